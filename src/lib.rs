@@ -1,0 +1,9 @@
+//! Ringfence adds to every telemetry event the ids of all geofence zones that cover its position, as of the event's
+//! own time.
+
+pub mod geometry;
+pub mod partition;
+pub mod rejection;
+pub mod telemetry;
+pub mod time;
+pub mod zone;

@@ -1,0 +1,1 @@
+//! The one integration binary (STYLE, test layout): librdkafka is linked once.
