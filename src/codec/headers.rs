@@ -1,0 +1,272 @@
+//! The Kafka headers of outputs: their names, the flags, and their values built without allocation per record.
+
+use std::fmt;
+
+use crate::partition::RecordPosition;
+use crate::rejection::Rejection;
+use crate::telemetry::RecordTimestamp;
+use crate::time::EventTime;
+
+/// The instant that the record was matched at, in epoch milliseconds.
+pub const AT: &str = "ringfence-at";
+/// The `as_of` of the snapshot that it was matched with, in epoch milliseconds.
+pub const AS_OF: &str = "ringfence-as-of";
+/// `partition:offset` of the telemetry record.
+pub const SOURCE: &str = "ringfence-source";
+/// The flags, comma separated; absent where there is none.
+pub const FLAGS: &str = "ringfence-flags";
+/// Why a record is in the dead-letter topic: a `RejectionReason`.
+pub const ERROR_REASON: &str = "ringfence-error-reason";
+/// What a person needs to mend it; without payload, at most 512 bytes.
+pub const ERROR_DETAIL: &str = "ringfence-error-detail";
+/// The topic of the refused record.
+pub const ERROR_TOPIC: &str = "ringfence-error-topic";
+/// The partition of the refused record.
+pub const ERROR_PARTITION: &str = "ringfence-error-partition";
+/// The offset of the refused record.
+pub const ERROR_OFFSET: &str = "ringfence-error-offset";
+/// The timestamp of the refused record in epoch milliseconds; absent where it has none.
+pub const ERROR_TIMESTAMP: &str = "ringfence-error-timestamp";
+/// What was cut to fit (see the dead-letter writer); absent where nothing was.
+pub const ERROR_TRUNCATED: &str = "ringfence-error-truncated";
+
+/// Something that is said of an output beside its value.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Flag {
+    /// The event is older than the floor and was matched at it.
+    Late,
+    /// The event was matched at `as_of`, before its own instant was settled.
+    Unsettled,
+    /// The event's time is ahead of the record's by more than `max_ahead`.
+    Future,
+    /// The zones may not be all that were in force.
+    Degraded,
+    /// The sequence number was seen before.
+    Duplicate,
+    /// The sequence number is below one that was seen before.
+    OutOfOrder,
+    /// The record is not valid and was forwarded as it came.
+    Invalid,
+}
+
+impl Flag {
+    /// Every flag, in the order in which they are written.
+    pub const ALL: [Self; 7] = [
+        Self::Late,
+        Self::Unsettled,
+        Self::Future,
+        Self::Degraded,
+        Self::Duplicate,
+        Self::OutOfOrder,
+        Self::Invalid,
+    ];
+
+    /// The stable name: metric label and part of the header.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Unsettled => "unsettled",
+            Self::Future => "future",
+            Self::Degraded => "degraded",
+            Self::Duplicate => "duplicate",
+            Self::OutOfOrder => "out-of-order",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// A set of flags.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+
+    /// This set with `flag` in it.
+    #[must_use]
+    pub const fn with(self, flag: Flag) -> Self {
+        Self(self.0 | 1 << flag as u8)
+    }
+
+    /// Adds `flag`.
+    pub const fn set(&mut self, flag: Flag) {
+        *self = self.with(flag);
+    }
+
+    /// Whether `flag` is in it.
+    #[must_use]
+    pub const fn has(self, flag: Flag) -> bool {
+        self.0 & 1 << flag as u8 != 0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The flags in it, in their stable order.
+    pub fn iter(self) -> impl Iterator<Item = Flag> {
+        Flag::ALL.into_iter().filter(move |flag| self.has(*flag))
+    }
+
+    /// The flags that a header names; `None` where it names an unknown one.
+    #[must_use]
+    pub fn parse(header: &str) -> Option<Self> {
+        header.split(',').filter(|name| !name.is_empty()).try_fold(Self::NONE, |flags, name| {
+            Flag::ALL.into_iter().find(|flag| flag.as_str() == name).map(|flag| flags.with(flag))
+        })
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, flag) in self.iter().enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(flag.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Flags({self})")
+    }
+}
+
+/// Two instants of at most 20 bytes, `partition:offset` of at most 32, all flags of 61: rounded up.
+const ENRICHED_BYTES: usize = 144;
+
+/// The headers that an enriched record gets beside its own, in a buffer that is filled anew for each.
+#[derive(Copy, Clone, Debug)]
+pub struct EnrichedHeaders {
+    bytes: [u8; ENRICHED_BYTES],
+    names: [&'static str; 4],
+    ends: [u8; 4],
+    count: usize,
+}
+
+impl Default for EnrichedHeaders {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl EnrichedHeaders {
+    /// No header yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { bytes: [0; ENRICHED_BYTES], names: [""; 4], ends: [0; 4], count: 0 }
+    }
+
+    /// Builds the headers of one record. `matched` is its instant and the snapshot's `as_of`; a record that was
+    /// forwarded as it came has none.
+    pub fn fill(
+        &mut self,
+        matched: Option<(EventTime, EventTime)>,
+        source: RecordPosition,
+        flags: Flags,
+    ) {
+        let mut digits = itoa::Buffer::new();
+        self.count = 0;
+        if let Some((at, as_of)) = matched {
+            self.push(AT, &[digits.format(at.millis())]);
+            self.push(AS_OF, &[digits.format(as_of.millis())]);
+        }
+        let mut offset = itoa::Buffer::new();
+        let partition = digits.format(source.partition.0);
+        self.push(SOURCE, &[partition, ":", offset.format(source.offset.0)]);
+        if !flags.is_empty() {
+            let mut parts = [""; 2 * Flag::ALL.len()];
+            for (at, flag) in flags.iter().enumerate() {
+                parts[2 * at] = if at > 0 { "," } else { "" };
+                parts[2 * at + 1] = flag.as_str();
+            }
+            self.push(FLAGS, &parts);
+        }
+    }
+
+    fn push(&mut self, name: &'static str, parts: &[&str]) {
+        let mut end = self.start(self.count);
+        for part in parts {
+            self.bytes[end..end + part.len()].copy_from_slice(part.as_bytes());
+            end += part.len();
+        }
+        self.names[self.count] = name;
+        self.ends[self.count] = end as u8;
+        self.count += 1;
+    }
+
+    fn start(&self, header: usize) -> usize {
+        if header == 0 { 0 } else { usize::from(self.ends[header - 1]) }
+    }
+
+    /// The headers in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        (0..self.count).map(|header| {
+            let bytes = &self.bytes[self.start(header)..usize::from(self.ends[header])];
+            (self.names[header], bytes)
+        })
+    }
+}
+
+/// The headers that a dead letter gets beside the record's own, in a buffer that is filled anew for each.
+#[derive(Clone, Debug, Default)]
+pub struct DeadLetterHeaders {
+    bytes: Vec<u8>,
+    ends: Vec<(&'static str, usize)>,
+}
+
+impl DeadLetterHeaders {
+    /// No header yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Builds the headers of one refused record; `truncated` says what was cut to fit, if anything.
+    pub fn fill(
+        &mut self,
+        rejection: &Rejection,
+        topic: &str,
+        position: RecordPosition,
+        timestamp: RecordTimestamp,
+        truncated: Option<&str>,
+    ) {
+        let mut digits = itoa::Buffer::new();
+        self.bytes.clear();
+        self.ends.clear();
+        self.push(ERROR_REASON, rejection.reason.as_str());
+        self.push(ERROR_DETAIL, &rejection.detail);
+        self.push(ERROR_TOPIC, topic);
+        self.push(ERROR_PARTITION, digits.format(position.partition.0));
+        self.push(ERROR_OFFSET, digits.format(position.offset.0));
+        if let Some(instant) = timestamp.instant() {
+            self.push(ERROR_TIMESTAMP, digits.format(instant.millis()));
+        }
+        if let Some(what) = truncated {
+            self.push(ERROR_TRUNCATED, what);
+        }
+    }
+
+    fn push(&mut self, name: &'static str, value: &str) {
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.ends.push((name, self.bytes.len()));
+    }
+
+    /// The headers in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(name, end)| {
+            let bytes = &self.bytes[start..end];
+            start = end;
+            (name, bytes)
+        })
+    }
+}

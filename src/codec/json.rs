@@ -1,0 +1,559 @@
+//! A strict one-pass JSON scanner: it accepts and refuses exactly what `serde_json` does when it reads a `Value`
+//! (RFC 8259, UTF-8, paired surrogates, 127 open containers, numbers that a 64-bit float holds), and finds where
+//! values stand instead of building them.
+//!
+//! It allocates nothing and does not recurse: a document nested 100,000 deep is a [`JsonFault::TooDeep`], not a
+//! stack overflow. What is absent: reading values (see [`unescape`] and `str::parse`).
+
+use crate::rejection::{Rejection, RejectionReason};
+
+/// The number of containers that must not be open at once: `serde_json`'s recursion limit, which refuses the 128th.
+pub const DEPTH_LIMIT: u32 = 128;
+
+/// What kind of value stands at a place.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`
+    Null,
+    /// `false`
+    False,
+    /// `true`
+    True,
+    /// A number without fraction and exponent.
+    Integer,
+    /// A number with a fraction or an exponent.
+    Float,
+    /// A string that stands as it is between its quotes.
+    String,
+    /// A string with at least one escape.
+    EscapedString,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+impl Kind {
+    /// The kind's name for a person.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::False | Self::True => "a boolean",
+            Self::Integer => "an integer",
+            Self::Float => "a number with a fraction or an exponent",
+            Self::String | Self::EscapedString => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        }
+    }
+
+    /// Whether it is a number of either form.
+    #[must_use]
+    pub const fn is_number(self) -> bool {
+        matches!(self, Self::Integer | Self::Float)
+    }
+
+    /// Whether it is a string of either form.
+    #[must_use]
+    pub const fn is_string(self) -> bool {
+        matches!(self, Self::String | Self::EscapedString)
+    }
+}
+
+/// What is wrong with a document.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum JsonFault {
+    /// It breaks the grammar: what was expected.
+    Expected(&'static str),
+    /// It is not UTF-8.
+    Utf8,
+    /// A surrogate escape without its other half.
+    LoneSurrogate,
+    /// A number that no 64-bit float holds.
+    NumberRange,
+    /// The 128th open container.
+    TooDeep,
+}
+
+/// A document that was refused: why, and at which byte.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct JsonError {
+    /// What is wrong.
+    pub fault: JsonFault,
+    /// The byte, from 0, at which it was noticed.
+    pub at: usize,
+}
+
+impl From<JsonError> for Rejection {
+    fn from(error: JsonError) -> Self {
+        let at = error.at;
+        match error.fault {
+            JsonFault::Expected(what) => {
+                Self::new(RejectionReason::NotJson, format!("expected {what} at byte {at}"))
+            }
+            JsonFault::Utf8 => {
+                Self::new(RejectionReason::NotJson, format!("not UTF-8 at byte {at}"))
+            }
+            JsonFault::LoneSurrogate => {
+                Self::new(RejectionReason::NotJson, format!("a lone surrogate at byte {at}"))
+            }
+            JsonFault::NumberRange => Self::new(
+                RejectionReason::NotJson,
+                format!("a number that no 64-bit float holds at byte {at}"),
+            ),
+            JsonFault::TooDeep => Self::new(
+                RejectionReason::TooDeep,
+                format!("{DEPTH_LIMIT} arrays and objects are open at byte {at}"),
+            ),
+        }
+    }
+}
+
+/// Checks that bytes are UTF-8, as JSON must be.
+///
+/// # Errors
+/// [`JsonFault::Utf8`] at the first byte that is not.
+pub fn utf8(bytes: &[u8]) -> Result<&str, JsonError> {
+    std::str::from_utf8(bytes)
+        .map_err(|error| JsonError { fault: JsonFault::Utf8, at: error.valid_up_to() })
+}
+
+/// A string's text between its quotes, as it stands.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct RawString<'a> {
+    /// The bytes between the quotes, a checked JSON string: escapes are valid and paired.
+    pub raw: &'a str,
+    /// Whether it holds an escape.
+    pub escaped: bool,
+}
+
+impl RawString<'_> {
+    /// Whether the string, after unescaping, is `wanted`.
+    #[must_use]
+    pub fn is(&self, wanted: &str) -> bool {
+        if self.escaped {
+            let mut wanted = wanted.chars();
+            unescape(self.raw).all(|c| wanted.next() == Some(c)) && wanted.next().is_none()
+        } else {
+            self.raw == wanted
+        }
+    }
+}
+
+/// A place in a document; it moves forward over checked values only.
+#[derive(Clone, Debug)]
+pub struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    /// A scanner at the start of a document.
+    #[must_use]
+    pub const fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The byte it stands at.
+    #[must_use]
+    pub const fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The text from here to where `later` stands.
+    #[must_use]
+    pub fn until(&self, later: &Self) -> &'a str {
+        &self.text[self.at..later.at]
+    }
+
+    /// The byte it stands at, if any.
+    #[inline]
+    #[must_use]
+    pub fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// Passes the byte it stands at if it is `byte`.
+    #[inline]
+    pub fn take(&mut self, byte: u8) -> bool {
+        let is = self.peek() == Some(byte);
+        self.at += usize::from(is);
+        is
+    }
+
+    /// Passes spaces, tabs, line feeds and carriage returns.
+    #[inline]
+    pub fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    /// An error at this place.
+    pub(crate) const fn error<T>(&self, fault: JsonFault) -> Result<T, JsonError> {
+        Err(JsonError { fault, at: self.at })
+    }
+
+    /// Passes what may follow the document's value: space, then the end.
+    ///
+    /// # Errors
+    /// [`JsonFault::Expected`] where there is more.
+    pub fn end(&mut self) -> Result<(), JsonError> {
+        self.skip_space();
+        if self.at == self.text.len() {
+            Ok(())
+        } else {
+            self.error(JsonFault::Expected("the end of the document"))
+        }
+    }
+
+    /// Refuses to open one more container where `depth` are open.
+    ///
+    /// # Errors
+    /// [`JsonFault::TooDeep`].
+    #[inline]
+    pub fn enter(&self, depth: u32) -> Result<(), JsonError> {
+        if depth + 1 >= DEPTH_LIMIT { self.error(JsonFault::TooDeep) } else { Ok(()) }
+    }
+
+    /// Passes one value, checked whole; it stands at the value's first byte and `depth` containers are open.
+    ///
+    /// # Errors
+    /// What is wrong with the value.
+    #[inline]
+    pub fn skip_value(&mut self, depth: u32) -> Result<Kind, JsonError> {
+        match self.peek() {
+            Some(b'{') => self.skip_containers(depth).map(|()| Kind::Object),
+            Some(b'[') => self.skip_containers(depth).map(|()| Kind::Array),
+            _ => self.skip_scalar(),
+        }
+    }
+
+    #[inline]
+    fn skip_scalar(&mut self) -> Result<Kind, JsonError> {
+        match self.peek() {
+            Some(b'"') => {
+                let string = self.string()?;
+                Ok(if string.escaped { Kind::EscapedString } else { Kind::String })
+            }
+            Some(b'-' | b'0'..=b'9') => self.skip_number(),
+            Some(b't') => self.skip_word("true", Kind::True),
+            Some(b'f') => self.skip_word("false", Kind::False),
+            Some(b'n') => self.skip_word("null", Kind::Null),
+            _ => self.error(JsonFault::Expected("a value")),
+        }
+    }
+
+    fn skip_word(&mut self, word: &'static str, kind: Kind) -> Result<Kind, JsonError> {
+        if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
+            self.at += word.len();
+            Ok(kind)
+        } else {
+            self.error(JsonFault::Expected("a value"))
+        }
+    }
+
+    /// Passes an array or object with all in it. One bit per open container tells which it is, so no recursion.
+    fn skip_containers(&mut self, depth: u32) -> Result<(), JsonError> {
+        let mut objects: u128 = 0;
+        let mut open = 0;
+        loop {
+            match self.peek() {
+                Some(b'{') => {
+                    self.enter(depth + open)?;
+                    self.at += 1;
+                    self.skip_space();
+                    if !self.take(b'}') {
+                        self.key()?;
+                        objects = objects << 1 | 1;
+                        open += 1;
+                        continue;
+                    }
+                }
+                Some(b'[') => {
+                    self.enter(depth + open)?;
+                    self.at += 1;
+                    self.skip_space();
+                    if !self.take(b']') {
+                        objects <<= 1;
+                        open += 1;
+                        continue;
+                    }
+                }
+                _ => {
+                    self.skip_scalar()?;
+                }
+            }
+            // A value ended: close what closes, until the next value begins.
+            loop {
+                if open == 0 {
+                    return Ok(());
+                }
+                let in_object = objects & 1 == 1;
+                self.skip_space();
+                match self.peek() {
+                    Some(b',') => {
+                        self.at += 1;
+                        self.skip_space();
+                        if in_object {
+                            self.key()?;
+                        }
+                        break;
+                    }
+                    Some(b'}') if in_object => self.at += 1,
+                    Some(b']') if !in_object => self.at += 1,
+                    _ if in_object => return self.error(JsonFault::Expected("`,` or `}`")),
+                    _ => return self.error(JsonFault::Expected("`,` or `]`")),
+                }
+                objects >>= 1;
+                open -= 1;
+            }
+        }
+    }
+
+    /// Passes a member's name, its colon and the space up to its value.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    #[inline]
+    pub fn key(&mut self) -> Result<RawString<'a>, JsonError> {
+        if self.peek() != Some(b'"') {
+            return self.error(JsonFault::Expected("a member name"));
+        }
+        let key = self.string()?;
+        self.skip_space();
+        if !self.take(b':') {
+            return self.error(JsonFault::Expected("`:`"));
+        }
+        self.skip_space();
+        Ok(key)
+    }
+
+    /// Passes a string; it stands at the opening quote.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    #[inline]
+    pub fn string(&mut self) -> Result<RawString<'a>, JsonError> {
+        let bytes = self.text.as_bytes();
+        let start = self.at + 1;
+        let mut at = start;
+        let mut escaped = false;
+        loop {
+            at = plain_end(bytes, at);
+            match bytes.get(at) {
+                Some(b'"') => {
+                    self.at = at + 1;
+                    // Both ends are at ASCII bytes, so at characters' borders.
+                    return Ok(RawString { raw: &self.text[start..at], escaped });
+                }
+                Some(b'\\') => {
+                    self.at = at;
+                    self.skip_escape()?;
+                    at = self.at;
+                    escaped = true;
+                }
+                Some(_) => {
+                    self.at = at;
+                    return self.error(JsonFault::Expected("an escaped control character"));
+                }
+                None => {
+                    self.at = bytes.len();
+                    return self.error(JsonFault::Expected("`\"`"));
+                }
+            }
+        }
+    }
+
+    fn skip_escape(&mut self) -> Result<(), JsonError> {
+        let bytes = self.text.as_bytes();
+        match bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                Ok(())
+            }
+            Some(b'u') => {
+                let unit = self.code_unit(self.at)?;
+                match unit {
+                    0xD800..=0xDBFF => {
+                        let low = self.at + 6;
+                        if bytes.get(low) != Some(&b'\\') || bytes.get(low + 1) != Some(&b'u') {
+                            return self.error(JsonFault::LoneSurrogate);
+                        }
+                        if !matches!(self.code_unit(low)?, 0xDC00..=0xDFFF) {
+                            return self.error(JsonFault::LoneSurrogate);
+                        }
+                        self.at += 12;
+                        Ok(())
+                    }
+                    0xDC00..=0xDFFF => self.error(JsonFault::LoneSurrogate),
+                    _ => {
+                        self.at += 6;
+                        Ok(())
+                    }
+                }
+            }
+            _ => self.error(JsonFault::Expected("an escape")),
+        }
+    }
+
+    /// The UTF-16 unit of the `\uXXXX` that starts at `at`.
+    fn code_unit(&self, at: usize) -> Result<u32, JsonError> {
+        let digits = self.text.as_bytes().get(at + 2..at + 6).and_then(hex4);
+        digits.ok_or(JsonError { fault: JsonFault::Expected("four hexadecimal digits"), at })
+    }
+
+    #[inline]
+    fn skip_number(&mut self) -> Result<Kind, JsonError> {
+        let start = self.at;
+        self.take(b'-');
+        match self.peek() {
+            Some(b'0') => {
+                self.at += 1;
+                if let Some(b'0'..=b'9') = self.peek() {
+                    return self.error(JsonFault::Expected("no digit after a leading zero"));
+                }
+            }
+            Some(b'1'..=b'9') => self.skip_digits(),
+            _ => return self.error(JsonFault::Expected("a digit")),
+        }
+        let integer_end = self.at;
+        let mut kind = Kind::Integer;
+        if self.take(b'.') {
+            kind = Kind::Float;
+            self.skip_some_digits()?;
+        }
+        let mut exponent = false;
+        if let Some(b'e' | b'E') = self.peek() {
+            kind = Kind::Float;
+            exponent = true;
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.skip_some_digits()?;
+        }
+        // Below 300 digits and without an exponent nothing comes near 1.8e308, so only the rare rest is computed.
+        if (exponent || integer_end - start > 300)
+            && self.text[start..self.at].parse::<f64>().is_ok_and(f64::is_infinite)
+        {
+            return Err(JsonError { fault: JsonFault::NumberRange, at: start });
+        }
+        Ok(kind)
+    }
+
+    #[inline]
+    fn skip_digits(&mut self) {
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    #[inline]
+    fn skip_some_digits(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        self.skip_digits();
+        if self.at == start { self.error(JsonFault::Expected("a digit")) } else { Ok(()) }
+    }
+}
+
+/// The first byte from `at` on that a string cannot hold as it is: a quote, a backslash, a control character, or the
+/// end. Eight bytes at a time, as most of a record is inside strings.
+#[inline]
+fn plain_end(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    while let Some(chunk) = bytes.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("a slice of eight bytes"));
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let quote = quote.wrapping_sub(ONES) & !quote;
+        let backslash = word ^ (ONES * u64::from(b'\\'));
+        let backslash = backslash.wrapping_sub(ONES) & !backslash;
+        // A borrow can only mark bytes above a marked one, so the lowest mark is exact.
+        let marks = (control | quote | backslash) & HIGH;
+        if marks != 0 {
+            return at + (marks.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    while let Some(&byte) = bytes.get(at) {
+        if byte == b'"' || byte == b'\\' || byte < 0x20 {
+            break;
+        }
+        at += 1;
+    }
+    at
+}
+
+fn hex4(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+}
+
+/// The characters of a checked string body (what stands between the quotes), escapes resolved.
+pub fn unescape(raw: &str) -> impl Iterator<Item = char> + '_ {
+    let mut rest = raw;
+    std::iter::from_fn(move || {
+        let mut chars = rest.chars();
+        let first = chars.next()?;
+        if first != '\\' {
+            rest = chars.as_str();
+            return Some(first);
+        }
+        let escape = chars.next()?;
+        let resolved = match escape {
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'u' => {
+                let high = hex4(chars.as_str().as_bytes().get(..4)?)?;
+                rest = chars.as_str().get(4..)?;
+                if let 0xD800..=0xDBFF = high {
+                    let low = hex4(rest.as_bytes().get(2..6)?)?;
+                    rest = rest.get(6..)?;
+                    return char::from_u32(
+                        0x1_0000 + ((high - 0xD800) << 10) + low.checked_sub(0xDC00)?,
+                    );
+                }
+                return char::from_u32(high);
+            }
+            same => same,
+        };
+        rest = chars.as_str();
+        Some(resolved)
+    })
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            c if c < ' ' => {
+                out.push_str("\\u00");
+                out.extend(char::from_digit(u32::from(c) >> 4, 16));
+                out.extend(char::from_digit(u32::from(c) & 15, 16));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+/// `text` as a JSON string, quotes included: the form in which zone ids are spliced.
+#[must_use]
+pub fn string(text: &str) -> Box<str> {
+    let mut out = String::with_capacity(text.len() + 2);
+    push_string(&mut out, text);
+    out.into_boxed_str()
+}

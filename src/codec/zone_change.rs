@@ -1,0 +1,332 @@
+//! Reads a record of the zones topic: a GeoJSON Feature, a deletion, or a tombstone (DESIGN 3).
+//!
+//! One strict pass over the value finds the members that matter; positions are then read straight into a
+//! [`RawShape`] under the caps on vertices and parts, so that no tree of the document ever exists. What a Feature
+//! says beside that (bbox, foreign members, other properties) is not looked at.
+//!
+//! | value | is |
+//! |---|---|
+//! | no value (a Kafka tombstone) | a removal at its commit time |
+//! | an object with `"deleted": true` | a removal; `effective_at` at its top level, else in `properties` |
+//! | a Feature | an upsert; times, `version` and `radius_m` in `properties` |
+
+use std::sync::Arc;
+
+use crate::codec::instant;
+use crate::codec::json::{self, Kind, unescape};
+use crate::codec::pointer::{PathId, Paths, Pointer, Slot};
+use crate::codec::shape;
+use crate::geometry::{Area, ShapeRules};
+use crate::rejection::{Rejection, RejectionReason};
+use crate::time::EventTime;
+use crate::zone::{DecodedChange, Zone, ZoneChange, ZoneId};
+
+/// How zone records are judged.
+#[derive(Clone, Debug)]
+pub struct ZoneRules {
+    shape: ShapeRules,
+    max_bytes: usize,
+    /// The configured properties: the member to write (`"name":`) and where it stands.
+    properties: Vec<(Box<str>, PathId)>,
+    members: Members,
+}
+
+impl ZoneRules {
+    /// Rules with these caps; `properties` are the zone properties that outputs carry.
+    #[must_use]
+    pub fn new(shape: ShapeRules, max_bytes: usize, properties: &[String]) -> Self {
+        let mut members = Members::new();
+        let mut carried: Vec<(Box<str>, PathId)> = Vec::new();
+        for name in properties {
+            let path = members.paths.add(&Pointer::of(&["properties", name]));
+            if carried.iter().all(|(_, known)| *known != path) {
+                carried.push((format!("{}:", json::string(name)).into(), path));
+            }
+        }
+        let max_bytes = max_bytes.min(u32::MAX as usize);
+        Self { shape, max_bytes, properties: carried, members }
+    }
+}
+
+/// Where the members stand that a zone record is read by.
+#[derive(Clone, Debug)]
+struct Members {
+    paths: Paths,
+    kind: PathId,
+    id: PathId,
+    zone_id: PathId,
+    deleted: PathId,
+    effective_at_of_delete: PathId,
+    version_of_delete: PathId,
+    geometry: PathId,
+    geometry_type: PathId,
+    coordinates: PathId,
+    properties: PathId,
+    radius_m: PathId,
+    effective_at: PathId,
+    expires_at: PathId,
+    version: PathId,
+}
+
+impl Members {
+    fn new() -> Self {
+        let mut paths = Paths::new();
+        let mut add = |names: &[&str]| paths.add(&Pointer::of(names));
+        Self {
+            kind: add(&["type"]),
+            id: add(&["id"]),
+            zone_id: add(&["properties", "zone_id"]),
+            deleted: add(&["deleted"]),
+            effective_at_of_delete: add(&["effective_at"]),
+            version_of_delete: add(&["version"]),
+            geometry: add(&["geometry"]),
+            geometry_type: add(&["geometry", "type"]),
+            coordinates: add(&["geometry", "coordinates"]),
+            properties: add(&["properties"]),
+            radius_m: add(&["properties", "radius_m"]),
+            effective_at: add(&["properties", "effective_at"]),
+            expires_at: add(&["properties", "expires_at"]),
+            version: add(&["properties", "version"]),
+            paths,
+        }
+    }
+}
+
+/// The zone that a record's key names, if it names one: what a rejection is about.
+#[must_use]
+pub fn zone_of_key(key: Option<&[u8]>) -> Option<ZoneId> {
+    let text = std::str::from_utf8(key?).ok()?;
+    (!text.is_empty()).then(|| ZoneId::new(text))
+}
+
+/// Reads a record of the zones topic; `None` = null.
+///
+/// # Errors
+/// The rule that the record broke; [`zone_of_key`] tells which zone is concerned.
+pub fn decode(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    rules: &ZoneRules,
+) -> Result<DecodedChange, Rejection> {
+    let Some(key) = zone_of_key(key) else {
+        return Err(Rejection::new(
+            RejectionReason::NoKey,
+            "the key must be the zone id, in UTF-8",
+        ));
+    };
+    let Some(value) = value else {
+        return Ok(removal(key, None, None));
+    };
+    if value.is_empty() {
+        return Err(Rejection::new(RejectionReason::EmptyValue, "a deletion has a null value"));
+    }
+    if value.len() > rules.max_bytes {
+        return Err(Rejection::new(
+            RejectionReason::TooLarge,
+            format!("{} bytes, at most {} are read", value.len(), rules.max_bytes),
+        ));
+    }
+    let document = Document::scan(json::utf8(value)?, rules)?;
+    let id = document.zone_id()?;
+    if id != key {
+        return Err(Rejection::new(
+            RejectionReason::KeyMismatch,
+            "the key is not the zone id of the value",
+        ));
+    }
+    if document.is_deletion()? { document.removal(id) } else { document.upsert(id) }
+}
+
+/// The zone id that a Feature carries, read as for the topic but without a key to compare.
+///
+/// # Errors
+/// What is wrong with the document or its id.
+pub fn zone_id(value: &[u8], rules: &ZoneRules) -> Result<ZoneId, Rejection> {
+    if value.len() > rules.max_bytes {
+        return Err(Rejection::new(
+            RejectionReason::TooLarge,
+            format!("{} bytes, at most {} are read", value.len(), rules.max_bytes),
+        ));
+    }
+    Document::scan(json::utf8(value)?, rules)?.zone_id()
+}
+
+fn removal(
+    zone_id: ZoneId,
+    effective_at: Option<EventTime>,
+    version: Option<i64>,
+) -> DecodedChange {
+    DecodedChange { zone_id, change: ZoneChange::Remove, effective_at, expires_at: None, version }
+}
+
+/// A checked document with the places of its members.
+struct Document<'a> {
+    text: &'a str,
+    rules: &'a ZoneRules,
+    slots: Vec<Option<Slot>>,
+}
+
+impl<'a> Document<'a> {
+    fn scan(text: &'a str, rules: &'a ZoneRules) -> Result<Self, Rejection> {
+        let paths = &rules.members.paths;
+        let mut slots = vec![None; paths.slot_count()];
+        let scanned = paths.scan(text, &mut slots)?;
+        if scanned.kind != Kind::Object {
+            return Err(Rejection::new(
+                RejectionReason::NotAnObject,
+                format!("the value is {}", scanned.kind.name()),
+            ));
+        }
+        if let Some(twice) = scanned.duplicate {
+            return Err(Rejection::new(
+                RejectionReason::DuplicateKey,
+                format!("`{}` is named twice", paths.pointer(twice)),
+            ));
+        }
+        Ok(Self { text, rules, slots })
+    }
+
+    fn members(&self) -> &'a Members {
+        &self.rules.members
+    }
+
+    /// The member at `path`; null is as good as absent, as exporters write it for what they do not have.
+    fn member(&self, path: PathId) -> Option<Slot> {
+        Paths::slot(&self.slots, path).filter(|slot| slot.kind != Kind::Null)
+    }
+
+    fn string(&self, slot: Slot) -> Option<String> {
+        slot.string(self.text).map(|string| unescape(string.raw).collect())
+    }
+
+    /// `id`, else `properties.zone_id`: a string, or an integer in shortest decimal.
+    fn zone_id(&self) -> Result<ZoneId, Rejection> {
+        let members = self.members();
+        let found = self
+            .member(members.id)
+            .map(|slot| ("id", slot))
+            .or_else(|| self.member(members.zone_id).map(|slot| ("properties.zone_id", slot)));
+        let Some((name, slot)) = found else {
+            return Err(Rejection::new(
+                RejectionReason::MissingField,
+                "neither `id` nor `properties.zone_id` is there",
+            ));
+        };
+        let text = match slot.kind {
+            Kind::String | Kind::EscapedString => self.string(slot),
+            // Beyond 64 bits readers that use floats would see another number, so it names no zone.
+            Kind::Integer => canonical_integer(slot.text(self.text)),
+            _ => None,
+        };
+        match text {
+            Some(text) if !text.is_empty() => Ok(ZoneId::new(&text)),
+            _ => Err(Rejection::new(
+                RejectionReason::InvalidId,
+                format!("`{name}` is neither a string with a character nor an integer of 64 bits"),
+            )),
+        }
+    }
+
+    fn is_deletion(&self) -> Result<bool, Rejection> {
+        match self.member(self.members().deleted).map(|slot| slot.kind) {
+            None | Some(Kind::False) => Ok(false),
+            Some(Kind::True) => Ok(true),
+            Some(_) => Err(wrong_type("deleted", "a boolean")),
+        }
+    }
+
+    fn removal(&self, id: ZoneId) -> Result<DecodedChange, Rejection> {
+        let members = self.members();
+        let effective_at = match self.instant(members.effective_at_of_delete, "effective_at")? {
+            None => self.instant(members.effective_at, "properties.effective_at")?,
+            at => at,
+        };
+        let version = match self.version(members.version_of_delete, "version")? {
+            None => self.version(members.version, "properties.version")?,
+            version => version,
+        };
+        Ok(removal(id, effective_at, version))
+    }
+
+    fn upsert(&self, zone_id: ZoneId) -> Result<DecodedChange, Rejection> {
+        let members = self.members();
+        let is_feature = self
+            .member(members.kind)
+            .and_then(|slot| slot.string(self.text))
+            .is_some_and(|string| string.is("Feature"));
+        if !is_feature {
+            return Err(Rejection::new(
+                RejectionReason::NotAFeature,
+                "`type` is not `Feature`, and it is no deletion",
+            ));
+        }
+        if self.member(members.properties).is_some_and(|slot| slot.kind != Kind::Object) {
+            return Err(wrong_type("properties", "an object or null"));
+        }
+        let effective_at = self.instant(members.effective_at, "properties.effective_at")?;
+        let expires_at = self.instant(members.expires_at, "properties.expires_at")?;
+        let version = self.version(members.version, "properties.version")?;
+        let source = shape::Source {
+            document: self.text,
+            geometry: self.member(members.geometry),
+            kind: self.member(members.geometry_type),
+            coordinates: self.member(members.coordinates),
+            radius_m: self.member(members.radius_m),
+        };
+        let area = Area::new(shape::read(&source, &self.rules.shape)?, &self.rules.shape)?;
+        let zone = Zone {
+            id: zone_id.clone(),
+            id_json: json::string(zone_id.as_str()),
+            area,
+            properties_json: self.carried_properties(),
+            version,
+        };
+        Ok(DecodedChange {
+            zone_id,
+            change: ZoneChange::Upsert(Arc::new(zone)),
+            effective_at,
+            expires_at,
+            version,
+        })
+    }
+
+    fn instant(&self, path: PathId, name: &str) -> Result<Option<EventTime>, Rejection> {
+        self.member(path).map(|slot| instant::read(self.text, slot, name)).transpose()
+    }
+
+    fn version(&self, path: PathId, name: &str) -> Result<Option<i64>, Rejection> {
+        let Some(slot) = self.member(path) else { return Ok(None) };
+        let version = (slot.kind == Kind::Integer).then(|| slot.text(self.text).parse().ok());
+        match version.flatten() {
+            Some(version) => Ok(Some(version)),
+            None => Err(wrong_type(name, "an integer of 64 bits")),
+        }
+    }
+
+    /// The configured properties that the zone has, null ones too, each value's bytes as they stand.
+    fn carried_properties(&self) -> Option<Box<str>> {
+        let mut out = String::new();
+        for (member, path) in &self.rules.properties {
+            if let Some(slot) = Paths::slot(&self.slots, *path) {
+                out.push(if out.is_empty() { '{' } else { ',' });
+                out.push_str(member);
+                out.push_str(slot.text(self.text));
+            }
+        }
+        (!out.is_empty()).then(|| {
+            out.push('}');
+            out.into_boxed_str()
+        })
+    }
+}
+
+/// JSON integers have no leading zeros, so the text is the shortest already; `-0` is no integer (it is a float to
+/// every JSON library that tells them apart).
+fn canonical_integer(text: &str) -> Option<String> {
+    let fits = text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok();
+    (fits && text != "-0").then(|| text.to_owned())
+}
+
+fn wrong_type(name: &str, expected: &str) -> Rejection {
+    Rejection::new(RejectionReason::WrongType, format!("`{name}` is not {expected}"))
+}
