@@ -137,20 +137,6 @@ pub fn decode(
     if document.is_deletion()? { document.removal(id) } else { document.upsert(id) }
 }
 
-/// The zone id that a Feature carries, read as for the topic but without a key to compare.
-///
-/// # Errors
-/// What is wrong with the document or its id.
-pub fn zone_id(value: &[u8], rules: &ZoneRules) -> Result<ZoneId, Rejection> {
-    if value.len() > rules.max_bytes {
-        return Err(Rejection::new(
-            RejectionReason::TooLarge,
-            format!("{} bytes, at most {} are read", value.len(), rules.max_bytes),
-        ));
-    }
-    Document::scan(json::utf8(value)?, rules)?.zone_id()
-}
-
 fn removal(
     zone_id: ZoneId,
     effective_at: Option<EventTime>,
@@ -195,10 +181,6 @@ impl<'a> Document<'a> {
         Paths::slot(&self.slots, path).filter(|slot| slot.kind != Kind::Null)
     }
 
-    fn string(&self, slot: Slot) -> Option<String> {
-        slot.string(self.text).map(|string| unescape(string.raw).collect())
-    }
-
     /// `id`, else `properties.zone_id`: a string, or an integer in shortest decimal.
     fn zone_id(&self) -> Result<ZoneId, Rejection> {
         let members = self.members();
@@ -212,19 +194,7 @@ impl<'a> Document<'a> {
                 "neither `id` nor `properties.zone_id` is there",
             ));
         };
-        let text = match slot.kind {
-            Kind::String | Kind::EscapedString => self.string(slot),
-            // Beyond 64 bits readers that use floats would see another number, so it names no zone.
-            Kind::Integer => canonical_integer(slot.text(self.text)),
-            _ => None,
-        };
-        match text {
-            Some(text) if !text.is_empty() => Ok(ZoneId::new(&text)),
-            _ => Err(Rejection::new(
-                RejectionReason::InvalidId,
-                format!("`{name}` is neither a string with a character nor an integer of 64 bits"),
-            )),
-        }
+        read_id(self.text, slot, name)
     }
 
     fn is_deletion(&self) -> Result<bool, Rejection> {
@@ -320,11 +290,25 @@ impl<'a> Document<'a> {
     }
 }
 
-/// JSON integers have no leading zeros, so the text is the shortest already; `-0` is no integer (it is a float to
-/// every JSON library that tells them apart).
-fn canonical_integer(text: &str) -> Option<String> {
-    let fits = text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok();
-    (fits && text != "-0").then(|| text.to_owned())
+/// Reads a zone id: a string, or an integer in shortest decimal, which is how JSON writes it already.
+pub(crate) fn read_id(document: &str, slot: Slot, name: &str) -> Result<ZoneId, Rejection> {
+    let text = slot.text(document);
+    let id = match slot.kind {
+        Kind::Integer => {
+            // Beyond 64 bits readers that use floats would see another number, and `-0` is a float to every library
+            // that tells them apart: neither names one zone.
+            let fits = text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok();
+            (fits && text != "-0").then(|| text.to_owned())
+        }
+        _ => slot.string(document).map(|string| unescape(string.raw).collect()),
+    };
+    match id {
+        Some(id) if !id.is_empty() => Ok(ZoneId::new(&id)),
+        _ => Err(Rejection::new(
+            RejectionReason::InvalidId,
+            format!("`{name}` is neither a string with a character nor an integer of 64 bits"),
+        )),
+    }
 }
 
 fn wrong_type(name: &str, expected: &str) -> Rejection {
