@@ -2,6 +2,7 @@
 //! own time.
 
 pub mod codec;
+pub mod config;
 pub mod geometry;
 pub mod partition;
 pub mod rejection;

@@ -1,0 +1,104 @@
+//! What values must be to each other: each rule says which keys, what they are, and why that cannot work.
+
+use super::{Config, MatchMode, Problem, Read};
+
+/// librdkafka's defaults, which hold unless `[kafka]` says otherwise.
+const SESSION_TIMEOUT_MS: u64 = 45_000;
+
+pub(super) fn together(config: &Config, read: &Read, problems: &mut Vec<Problem>) {
+    let mut wrong =
+        |key: &str, message: String| problems.push(Problem::new(read.origin(key), message));
+    topics(config, &mut wrong);
+    if let Err(faults) = config.fields() {
+        for fault in faults {
+            wrong("enriched.field", fault.to_string());
+        }
+    }
+    gate(config, &mut wrong);
+    let drain = config.shutdown.drain_timeout.as_millis();
+    let session = config
+        .kafka
+        .consumer()
+        .get("session.timeout.ms")
+        .map_or(Some(SESSION_TIMEOUT_MS), |text| text.parse().ok());
+    // A text that is no number is librdkafka's to refuse.
+    if let Some(session) = session.filter(|session| drain >= u128::from(*session)) {
+        wrong(
+            "shutdown.drain_timeout_ms",
+            format!(
+                "`shutdown.drain_timeout_ms` ({drain}) must be below `session.timeout.ms` ({session}): \
+                 while a worker drains a revoked partition, the group waits for it no longer than that"
+            ),
+        );
+    }
+}
+
+fn topics(config: &Config, wrong: &mut impl FnMut(&str, String)) {
+    let mut named = vec![
+        ("telemetry.topic", config.telemetry.topic.as_str()),
+        ("zones.topic", config.zones.topic.as_str()),
+        ("enriched.topic", config.enriched.topic.as_str()),
+    ];
+    named.extend(
+        config
+            .dead_letter
+            .topic
+            .as_deref()
+            .map(|topic| ("dead_letter.topic", topic)),
+    );
+    for (i, (key, topic)) in named.iter().enumerate() {
+        if let Some((other, _)) = named[..i].iter().find(|(_, earlier)| earlier == topic) {
+            wrong(
+                key,
+                format!("`{key}` and `{other}` are both `{topic}`: each topic has one use"),
+            );
+        }
+    }
+}
+
+fn gate(config: &Config, wrong: &mut impl FnMut(&str, String)) {
+    let gate = &config.gate;
+    if gate.settle_margin > gate.settle_margin_max {
+        wrong(
+            "gate.settle_margin_ms",
+            format!(
+                "`gate.settle_margin_ms` ({}) must not be above `gate.settle_margin_max_ms` ({})",
+                gate.settle_margin.as_millis(),
+                gate.settle_margin_max.as_millis()
+            ),
+        );
+    }
+    if let (Some(from), Some(until)) = (gate.match_from, gate.match_until)
+        && from > until
+    {
+        wrong(
+            "gate.match_from",
+            format!("`gate.match_from` ({from}) must not be after `gate.match_until` ({until})"),
+        );
+    }
+    if gate.match_mode == MatchMode::Latest {
+        for (key, set) in [
+            ("gate.match_from", gate.match_from),
+            ("gate.match_until", gate.match_until),
+        ] {
+            if set.is_some() {
+                wrong(
+                    key,
+                    format!(
+                        "`{key}` clamps the events' own times, which `gate.match = \"latest\"` does not use"
+                    ),
+                );
+            }
+        }
+    }
+    if let (Some(floor), Some(until)) = (gate.floor, gate.match_until)
+        && floor > until
+    {
+        wrong(
+            "gate.floor",
+            format!(
+                "`gate.floor` ({floor}) must not be after `gate.match_until` ({until}): every event would be late"
+            ),
+        );
+    }
+}

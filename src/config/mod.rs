@@ -1,0 +1,759 @@
+//! The typed configuration: [`load`] reads the file, `RINGFENCE__…` variables and `--set` by the table in [`keys`],
+//! checks single values and what they say together, and reports every problem at once. What it returns is whole and
+//! valid; nothing below checks again. Deliberately absent: keys that come with later issues.
+
+mod check;
+pub mod keys;
+pub mod librdkafka;
+pub mod render;
+mod source;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::codec::telemetry::{FieldRules, Fields, FieldsError};
+use crate::codec::zone_change::ZoneRules;
+use crate::geometry::{OnInvalid, ShapeRules};
+use crate::time::EventTime;
+use keys::KEYS;
+use librdkafka::Properties;
+pub use source::{Sources, VARIABLE_PREFIX};
+pub use value::Origin;
+use value::Value;
+
+/// Declares a word of the configuration: an enum, with the text of each variant.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_meta])* $variant,)* }
+
+        impl $name {
+            /// The word of the configuration file.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            fn of(word: &str) -> Self {
+                match word {
+                    $($text => Self::$variant,)*
+                    other => unreachable!("`{other}` passed the table of keys"),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// What becomes of an event that cannot be read.
+    OnInvalidEvent {
+        /// To the dead-letter topic.
+        DeadLetter = "dead_letter",
+        /// On unchanged, flagged `invalid`.
+        Forward = "forward",
+        /// Dropped and counted.
+        Drop = "drop",
+    }
+}
+words! {
+    /// An end of a log.
+    LogEnd {
+        /// The oldest record.
+        Earliest = "earliest",
+        /// Behind the newest record.
+        Latest = "latest",
+    }
+}
+words! {
+    /// What to do where a committed offset is no longer in the log.
+    OnOutOfRange {
+        /// Stop with an error.
+        Stop = "stop",
+        /// Go on with the oldest record, counted.
+        Earliest = "earliest",
+        /// Go on behind the newest record, counted.
+        Latest = "latest",
+    }
+}
+words! {
+    /// How the output partition is chosen.
+    OutputPartition {
+        /// The source's number where the counts are equal, else by key.
+        Auto = "auto",
+        /// The source's number.
+        Same = "same",
+        /// By key (murmur2).
+        Key = "key",
+    }
+}
+words! {
+    /// The instant an event is matched at.
+    MatchMode {
+        /// Its own time.
+        Event = "event",
+        /// The newest settled instant.
+        Latest = "latest",
+    }
+}
+words! {
+    /// How a zone partition is proven read.
+    ProofKind {
+        /// By its end offset.
+        End = "end",
+    }
+}
+words! {
+    /// What to do with an event whose instant did not settle in time.
+    OnStall {
+        /// Match at `as_of`, flagged.
+        Unsettled = "unsettled",
+        /// Wait for ever.
+        Wait = "wait",
+    }
+}
+words! {
+    /// What to do with an event older than the floor.
+    OnLate {
+        /// Match at the floor, flagged `late`.
+        Floor = "floor",
+        /// To the dead-letter topic.
+        DeadLetter = "dead_letter",
+    }
+}
+words! {
+    /// The index.
+    Engine {
+        /// R*-tree over envelopes.
+        Rtree = "rtree",
+    }
+}
+
+/// The whole configuration. Fields are named as the keys, without units; [`keys::KEYS`] says what each means.
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "`keys::KEYS` is the one place that says what a key means"
+)]
+pub struct Config {
+    pub kafka: Kafka,
+    pub telemetry: Telemetry,
+    pub zones: Zones,
+    pub enriched: Enriched,
+    pub dead_letter: DeadLetter,
+    pub gate: Gate,
+    pub index: Index,
+    pub delivery: Delivery,
+    pub workers: Workers,
+    pub http: Http,
+    pub shutdown: Shutdown,
+}
+
+/// librdkafka properties, by client.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    common: Properties,
+    consumer: Properties,
+    zones: Properties,
+    producer: Properties,
+}
+
+impl Kafka {
+    /// For clients of neither kind: admin, queries.
+    #[must_use]
+    pub const fn common(&self) -> &Properties {
+        &self.common
+    }
+
+    /// For telemetry consumers: `[kafka]` with `[kafka.consumer]` upon it.
+    #[must_use]
+    pub fn consumer(&self) -> Properties {
+        self.common.overlaid(&self.consumer)
+    }
+
+    /// For the clients of the zones topic: `[kafka]` with `[kafka.zones]` upon it.
+    #[must_use]
+    pub fn zones(&self) -> Properties {
+        self.common.overlaid(&self.zones)
+    }
+
+    /// For producers: `[kafka]` with `[kafka.producer]` upon it.
+    #[must_use]
+    pub fn producer(&self) -> Properties {
+        self.common.overlaid(&self.producer)
+    }
+
+    /// The brokers to begin with.
+    #[must_use]
+    pub fn bootstrap_servers(&self) -> &str {
+        self.common.get("bootstrap.servers").unwrap_or_default()
+    }
+
+    /// The consumer group of all workers.
+    #[must_use]
+    pub fn group_id(&self) -> &str {
+        self.common.get("group.id").unwrap_or_default()
+    }
+
+    /// Sets a property of all clients: for commands that bring their own cluster.
+    pub fn set_common(&mut self, name: &str, value: &str) {
+        self.common.set(name, value);
+    }
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "`keys::KEYS` is the one place that says what a key means"
+)]
+pub struct Telemetry {
+    pub topic: String,
+    pub id: String,
+    /// A pointer, or `record`.
+    pub time: String,
+    pub lat: String,
+    pub lon: String,
+    pub on_invalid: OnInvalidEvent,
+    pub start: LogEnd,
+    pub on_out_of_range: OnOutOfRange,
+    pub max_bytes: usize,
+}
+
+/// `[zones]`
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "`keys::KEYS` is the one place that says what a key means"
+)]
+pub struct Zones {
+    pub topic: String,
+    pub on_invalid: OnInvalid,
+    pub max_vertices: usize,
+    pub max_parts: usize,
+    pub max_bytes: usize,
+    pub allow_empty: bool,
+}
+
+/// `[enriched]`
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "`keys::KEYS` is the one place that says what a key means"
+)]
+pub struct Enriched {
+    pub topic: String,
+    pub field: String,
+    pub properties: Vec<String>,
+    pub headers: bool,
+    pub partition: OutputPartition,
+}
+
+/// `[dead_letter]`
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// `None` = none: then an invalid record stops the worker.
+    pub topic: Option<String>,
+}
+
+/// `[gate]`
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "`keys::KEYS` is the one place that says what a key means"
+)]
+pub struct Gate {
+    pub match_mode: MatchMode,
+    pub settle_margin: Duration,
+    pub settle_margin_max: Duration,
+    pub proof: ProofKind,
+    pub proof_interval: Duration,
+    pub max_wait: Duration,
+    pub max_ahead: Duration,
+    pub on_stall: OnStall,
+    pub on_late: OnLate,
+    pub max_schedule: Duration,
+    pub history_bytes: usize,
+    pub match_from: Option<EventTime>,
+    pub match_until: Option<EventTime>,
+    pub floor: Option<EventTime>,
+    pub create_time_margin: Option<Duration>,
+    pub allow_short_lag: bool,
+    pub staging_max: usize,
+    pub staging_max_bytes: usize,
+}
+
+/// `[index]`
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "`keys::KEYS` is the one place that says what a key means"
+)]
+pub struct Index {
+    pub engine: Engine,
+    pub max_live_snapshots: usize,
+}
+
+/// `[delivery]`
+#[derive(Clone, Debug)]
+#[allow(
+    missing_docs,
+    reason = "`keys::KEYS` is the one place that says what a key means"
+)]
+pub struct Delivery {
+    pub commit_interval: Duration,
+    pub in_flight_max: usize,
+    pub in_flight_max_bytes: usize,
+    pub hold_max: usize,
+    pub hold_max_bytes: usize,
+}
+
+/// `[workers]`
+#[derive(Clone, Debug)]
+pub struct Workers {
+    /// 0 = the cores; [`Workers::threads`] resolves it.
+    pub count: usize,
+}
+
+impl Workers {
+    /// How many workers to start.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        match self.count {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            count => count,
+        }
+    }
+}
+
+/// `[http]`
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// `address:port`; port 0 = any.
+    pub listen: String,
+}
+
+/// `[shutdown]`
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    /// How long output in flight is waited for.
+    pub drain_timeout: Duration,
+}
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was written.
+    pub origin: Origin,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl Problem {
+    pub(super) fn new(origin: Origin, message: impl Into<String>) -> Self {
+        Self {
+            origin,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.message, self.origin)
+    }
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.problems.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// One key with the value that holds, fit to be shown.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The dotted name.
+    pub name: String,
+    /// The value; `***` for a secret, null where unset.
+    pub value: serde_json::Value,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// A configuration with where each value came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// The same to be shown: every key, secrets redacted.
+    pub settings: Vec<Setting>,
+}
+
+/// Reads and checks the configuration.
+///
+/// # Errors
+/// Every problem there is, not only the first.
+pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    let mut problems = Vec::new();
+    let mut read = Read::defaults();
+    for written in sources.read(&mut problems) {
+        read.apply(written, &mut problems);
+    }
+    // Checks between values make sense only where each is right by itself.
+    if problems.is_empty() {
+        let config = read.config();
+        check::together(&config, &read, &mut problems);
+        if problems.is_empty() {
+            return Ok(Loaded {
+                settings: read.settings(),
+                config,
+            });
+        }
+    }
+    Err(ConfigError { problems })
+}
+
+/// Values by name as they are being read, the strongest source last.
+struct Read {
+    values: BTreeMap<&'static str, (Value, Origin)>,
+    /// By section (`kafka`, `kafka.consumer`, …) and property: value, origin, whether it may be a secret.
+    properties: BTreeMap<(&'static str, String), (String, Origin, bool)>,
+}
+
+/// The `[kafka]` sections; a property's section is the longest that its name begins with.
+const KAFKA_SECTIONS: [&str; 4] = ["kafka.consumer", "kafka.zones", "kafka.producer", "kafka"];
+
+impl Read {
+    fn defaults() -> Self {
+        let values = KEYS
+            .iter()
+            .map(|key| (key.name, (Value::of_default(key.default), Origin::Default)))
+            .collect();
+        let properties = render::KAFKA_DEFAULTS
+            .iter()
+            .map(|(name, value, _)| {
+                (
+                    ("kafka", (*name).to_owned()),
+                    ((*value).to_owned(), Origin::Default, false),
+                )
+            })
+            .collect();
+        Self { values, properties }
+    }
+
+    fn apply(&mut self, written: source::Written, problems: &mut Vec<Problem>) {
+        let source::Written {
+            name,
+            raw,
+            origin,
+            referred,
+        } = written;
+        let mut wrong = |origin, message: String| problems.push(Problem::new(origin, message));
+        if let Some((section, property)) = kafka_property(&name) {
+            if let Some(refusal) = librdkafka::refusal(section, &property) {
+                return wrong(origin, format!("`[{section}]`: {refusal}"));
+            }
+            match raw.property() {
+                Ok(text) if property == "bootstrap.servers" && text.trim().is_empty() => {
+                    wrong(
+                        origin,
+                        "`kafka.bootstrap.servers` must name a broker".to_owned(),
+                    );
+                }
+                Ok(text) if property == "group.id" && text.is_empty() => {
+                    wrong(origin, "`kafka.group.id` must not be empty".to_owned());
+                }
+                Ok(text) => {
+                    self.properties
+                        .insert((section, property), (text, origin, referred));
+                }
+                Err(expected) => wrong(origin, format!("`{name}` {expected}")),
+            }
+            return;
+        }
+        match keys::find(&name) {
+            Some(key) => match value::read(key, &raw, referred) {
+                Ok(value) => {
+                    self.values.insert(key.name, (value, origin));
+                }
+                Err(expected) => wrong(origin, format!("`{name}` {expected}")),
+            },
+            None => wrong(
+                origin,
+                format!("there is no key `{name}`{}", nearest(&name)),
+            ),
+        }
+    }
+
+    fn config(&self) -> Config {
+        let kafka = |section| {
+            let mut properties = Properties::default();
+            for ((of, name), (value, ..)) in &self.properties {
+                if *of == section {
+                    properties.set(name, value);
+                }
+            }
+            properties
+        };
+        Config {
+            kafka: Kafka {
+                common: kafka("kafka"),
+                consumer: kafka("kafka.consumer"),
+                zones: kafka("kafka.zones"),
+                producer: kafka("kafka.producer"),
+            },
+            telemetry: Telemetry {
+                topic: self.text("telemetry.topic"),
+                id: self.text("telemetry.id"),
+                time: self.text("telemetry.time"),
+                lat: self.text("telemetry.lat"),
+                lon: self.text("telemetry.lon"),
+                on_invalid: OnInvalidEvent::of(&self.text("telemetry.on_invalid")),
+                start: LogEnd::of(&self.text("telemetry.start")),
+                on_out_of_range: OnOutOfRange::of(&self.text("telemetry.on_out_of_range")),
+                max_bytes: self.size("telemetry.max_bytes"),
+            },
+            zones: Zones {
+                topic: self.text("zones.topic"),
+                on_invalid: match self.text("zones.on_invalid").as_str() {
+                    "repair" => OnInvalid::Repair,
+                    _ => OnInvalid::Reject,
+                },
+                max_vertices: self.size("zones.max_vertices"),
+                max_parts: self.size("zones.max_parts"),
+                max_bytes: self.size("zones.max_bytes"),
+                allow_empty: self.flag("zones.allow_empty"),
+            },
+            enriched: Enriched {
+                topic: self.text("enriched.topic"),
+                field: self.text("enriched.field"),
+                properties: self.names("enriched.properties"),
+                headers: self.flag("enriched.headers"),
+                partition: OutputPartition::of(&self.text("enriched.partition")),
+            },
+            dead_letter: DeadLetter {
+                topic: Some(self.text("dead_letter.topic")).filter(|topic| !topic.is_empty()),
+            },
+            gate: self.gate(),
+            index: Index {
+                engine: Engine::of(&self.text("index.engine")),
+                max_live_snapshots: self.size("index.max_live_snapshots"),
+            },
+            delivery: Delivery {
+                commit_interval: self.millis("delivery.commit_ms"),
+                in_flight_max: self.size("delivery.in_flight_max"),
+                in_flight_max_bytes: self.size("delivery.in_flight_max_bytes"),
+                hold_max: self.size("delivery.hold_max"),
+                hold_max_bytes: self.size("delivery.hold_max_bytes"),
+            },
+            workers: Workers {
+                count: self.size("workers.count"),
+            },
+            http: Http {
+                listen: self.text("http.listen"),
+            },
+            shutdown: Shutdown {
+                drain_timeout: self.millis("shutdown.drain_timeout_ms"),
+            },
+        }
+    }
+
+    fn gate(&self) -> Gate {
+        Gate {
+            match_mode: MatchMode::of(&self.text("gate.match")),
+            settle_margin: self.millis("gate.settle_margin_ms"),
+            settle_margin_max: self.millis("gate.settle_margin_max_ms"),
+            proof: ProofKind::of(&self.text("gate.proof")),
+            proof_interval: self.millis("gate.proof_interval_ms"),
+            max_wait: self.millis("gate.max_wait_ms"),
+            max_ahead: self.millis("gate.max_ahead_ms"),
+            on_stall: OnStall::of(&self.text("gate.on_stall")),
+            on_late: OnLate::of(&self.text("gate.on_late")),
+            max_schedule: self.millis("gate.max_schedule_ms"),
+            history_bytes: self.size("gate.history_bytes"),
+            match_from: self.instant("gate.match_from"),
+            match_until: self.instant("gate.match_until"),
+            floor: self.instant("gate.floor"),
+            create_time_margin: match self.value("gate.create_time_margin_ms") {
+                Value::Number(millis) => Some(Duration::from_millis(*millis)),
+                _ => None,
+            },
+            allow_short_lag: self.flag("gate.allow_short_lag"),
+            staging_max: self.size("gate.staging_max"),
+            staging_max_bytes: self.size("gate.staging_max_bytes"),
+        }
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        let properties =
+            self.properties
+                .iter()
+                .map(|((section, property), (value, origin, referred))| Setting {
+                    name: format!("{section}.{property}"),
+                    value: if *referred || librdkafka::is_secret(property) {
+                        "***"
+                    } else {
+                        value
+                    }
+                    .into(),
+                    origin: origin.clone(),
+                });
+        let keys = KEYS.iter().map(|key| {
+            let (value, origin) = &self.values[key.name];
+            Setting {
+                name: key.name.to_owned(),
+                value: value.to_json(),
+                origin: origin.clone(),
+            }
+        });
+        properties.chain(keys).collect()
+    }
+
+    fn value(&self, name: &str) -> &Value {
+        self.values.get(name).map_or_else(
+            || unreachable!("`{name}` is in the table of keys"),
+            |(value, _)| value,
+        )
+    }
+
+    fn origin(&self, name: &str) -> Origin {
+        self.values
+            .get(name)
+            .map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    fn text(&self, name: &str) -> String {
+        match self.value(name) {
+            Value::Text(text) => text.clone(),
+            other => unreachable!("`{name}` is a text, not {other:?}"),
+        }
+    }
+
+    fn size(&self, name: &str) -> usize {
+        match self.value(name) {
+            Value::Number(number) => usize::try_from(*number).unwrap_or(usize::MAX),
+            other => unreachable!("`{name}` is a number, not {other:?}"),
+        }
+    }
+
+    fn millis(&self, name: &str) -> Duration {
+        Duration::from_millis(self.size(name) as u64)
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        match self.value(name) {
+            Value::Flag(flag) => *flag,
+            other => unreachable!("`{name}` is a flag, not {other:?}"),
+        }
+    }
+
+    fn names(&self, name: &str) -> Vec<String> {
+        match self.value(name) {
+            Value::Names(names) => names.clone(),
+            other => unreachable!("`{name}` is a list, not {other:?}"),
+        }
+    }
+
+    fn instant(&self, name: &str) -> Option<EventTime> {
+        match self.value(name) {
+            Value::Instant(at) => Some(*at),
+            _ => None,
+        }
+    }
+}
+
+/// Splits `kafka.consumer.fetch.max.bytes` into its section and librdkafka's name.
+fn kafka_property(name: &str) -> Option<(&'static str, String)> {
+    KAFKA_SECTIONS.into_iter().find_map(|section| {
+        let property = name.strip_prefix(section)?.strip_prefix('.')?;
+        (!property.is_empty()).then(|| (section, property.to_owned()))
+    })
+}
+
+/// `; the nearest is …`, or nothing where none is near.
+fn nearest(name: &str) -> String {
+    let leaf = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    KEYS.iter()
+        .map(|key| {
+            let whole = strsim::normalized_damerau_levenshtein(name, key.name);
+            // The right key in a wrong section is near too.
+            let moved = strsim::normalized_damerau_levenshtein(&leaf(name), key.leaf()) * 0.9;
+            (whole.max(moved), key.name)
+        })
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness >= 0.5)
+        .map_or_else(String::new, |(_, near)| {
+            format!("; the nearest is `{near}`")
+        })
+}
+
+impl Config {
+    /// The configuration of all defaults.
+    #[must_use]
+    pub fn defaults() -> Self {
+        Read::defaults().config()
+    }
+
+    /// What is read of a telemetry record.
+    #[must_use]
+    pub fn field_rules(&self) -> FieldRules<'_> {
+        FieldRules {
+            id: &self.telemetry.id,
+            time: &self.telemetry.time,
+            lat: &self.telemetry.lat,
+            lon: &self.telemetry.lon,
+            field: &self.enriched.field,
+            with_properties: !self.enriched.properties.is_empty(),
+            max_bytes: self.telemetry.max_bytes,
+        }
+    }
+
+    /// The telemetry fields, compiled.
+    ///
+    /// # Errors
+    /// None for a configuration that [`load`] gave: it has tried.
+    pub fn fields(&self) -> Result<Fields, Vec<FieldsError>> {
+        Fields::new(&self.field_rules())
+    }
+
+    /// How shapes of zones are judged.
+    #[must_use]
+    pub const fn shape_rules(&self) -> ShapeRules {
+        ShapeRules {
+            on_invalid: self.zones.on_invalid,
+            vertices_max: self.zones.max_vertices,
+            parts_max: self.zones.max_parts,
+        }
+    }
+
+    /// How zone records are judged.
+    #[must_use]
+    pub fn zone_rules(&self) -> ZoneRules {
+        ZoneRules::new(
+            self.shape_rules(),
+            self.zones.max_bytes,
+            &self.enriched.properties,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;
