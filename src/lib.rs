@@ -1,6 +1,7 @@
 //! Ringfence adds to every telemetry event the ids of all geofence zones that cover its position, as of the event's
 //! own time.
 
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod geometry;

@@ -1,3 +1,7 @@
-//! The `ringfence` command.
+//! The `ringfence` command: everything is in [`ringfence::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ringfence::cli::main()
+}

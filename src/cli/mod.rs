@@ -1,0 +1,355 @@
+//! The command line: one file per command, each with `Args` and `run(args, &Context) -> Result<Outcome, Failure>`.
+//! This module parses, starts the log, dispatches and maps outcomes to exit codes (INTERFACE): 0 done, 1 failed or
+//! something found, 2 wrong usage, 78 wrong configuration, 130 and 143 forced by a second signal.
+//! Reports go to stdout, logs and progress to stderr.
+
+pub mod completions;
+pub mod config_show;
+
+use std::fmt;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::time::EventTime;
+
+/// The exit code of a wrong configuration (`EX_CONFIG` of sysexits).
+const EXIT_CONFIG: u8 = 78;
+/// The exit code of wrong usage, as clap has it.
+const EXIT_USAGE: u8 = 2;
+
+const AFTER_HELP: &str = "\
+Examples:
+  ringfence demo                                  see it work, with nothing installed
+  ringfence -c ringfence.toml check               ask the cluster what is missing
+  ringfence -c ringfence.toml run                 the daemon
+  ringfence --set workers.count=2 config show     what holds, and where it came from
+
+Exit codes: 0 done, 1 failed or something found, 2 wrong usage, 78 wrong configuration, 130/143 forced.";
+
+/// Adds to every telemetry event on Kafka the ids of all zones that cover its position, as of the event's own time.
+#[derive(Debug, Parser)]
+#[command(name = "ringfence", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// The configuration file (TOML).
+    #[arg(
+        short,
+        long = "config",
+        value_name = "FILE",
+        env = "RINGFENCE_CONFIG",
+        global = true
+    )]
+    config: Option<PathBuf>,
+    /// Sets a configuration key, over the file and the environment; may be repeated.
+    #[arg(long, value_name = "SECTION.KEY=VALUE", global = true)]
+    set: Vec<String>,
+    /// How log lines look.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text",
+        global = true
+    )]
+    log: LogFormat,
+    /// More log lines; twice for all.
+    #[arg(short, long, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Errors only.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Reports as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show or describe the configuration.
+    Config(config_show::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
+/// How a command ended that did what it was asked.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done: exit 0.
+    Done,
+    /// It looked for something and found it, or said what went wrong in its report: exit 1.
+    Found,
+    /// A second signal ended it at once: exit 128 + the signal's number.
+    Forced(u8),
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The arguments cannot be: exit 2.
+    Usage(String),
+    /// The configuration is wrong: exit 78.
+    Config(ConfigError),
+    /// It failed: exit 1.
+    Failed(String),
+}
+
+impl Failure {
+    /// The failure `what: why`.
+    #[must_use]
+    pub fn failed(what: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self::Failed(format!("{what}: {why}"))
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Failed(text) => f.write_str(text),
+            Self::Config(error) => write!(f, "the configuration is wrong\n{error}"),
+        }
+    }
+}
+
+/// What every command is given: the global options, and the ways out.
+#[derive(Debug)]
+pub struct Context {
+    sources: Sources,
+    /// Whether reports are for machines.
+    pub json: bool,
+    quiet: bool,
+}
+
+impl Context {
+    /// The configuration, with where each value came from.
+    ///
+    /// # Errors
+    /// Every problem it has.
+    pub fn load(&self) -> Result<Loaded, Failure> {
+        Ok(config::load(&self.sources)?)
+    }
+
+    /// The configuration.
+    ///
+    /// # Errors
+    /// Every problem it has.
+    pub fn config(&self) -> Result<Config, Failure> {
+        Ok(self.load()?.config)
+    }
+
+    /// Writes a report, or a line of one, to stdout.
+    pub fn report(&self, text: impl fmt::Display) {
+        let mut out = std::io::stdout().lock();
+        let written = writeln!(out, "{text}").and_then(|()| out.flush());
+        if written.is_err() {
+            // Whoever read the report has gone (`| head`): there is nobody left to tell.
+            std::process::exit(1);
+        }
+    }
+
+    /// Writes a report for machines: one line of JSON.
+    pub fn report_json(&self, value: &serde_json::Value) {
+        self.report(value);
+    }
+
+    /// Says something to the person at the terminal, on stderr; not with `-q`.
+    pub fn note(&self, text: impl fmt::Display) {
+        if !self.quiet {
+            to_stderr(text);
+        }
+    }
+
+    /// A progress bar over `total` steps on stderr, or a hidden one where stderr is no terminal.
+    #[must_use]
+    pub fn progress(&self, total: u64, what: &'static str) -> indicatif::ProgressBar {
+        if self.quiet || !std::io::stderr().is_terminal() {
+            return indicatif::ProgressBar::hidden();
+        }
+        let style = indicatif::ProgressStyle::with_template(
+            "{msg} {bar:30} {human_pos}/{human_len} ({eta})",
+        )
+        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+        indicatif::ProgressBar::new(total)
+            .with_style(style)
+            .with_message(what)
+    }
+}
+
+/// Parses the process's arguments, runs the command and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli.global, &cli.command);
+    let context = Context {
+        sources: Sources::of_process(cli.global.config, cli.global.set),
+        json: cli.global.json,
+        quiet: cli.global.quiet,
+    };
+    match dispatch(cli.command, &context) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Found) => ExitCode::FAILURE,
+        Ok(Outcome::Forced(signal)) => ExitCode::from(128_u8.saturating_add(signal)),
+        Err(failure) => {
+            to_stderr(format_args!("error: {failure}"));
+            match failure {
+                Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
+                Failure::Config(_) => ExitCode::from(EXIT_CONFIG),
+                Failure::Failed(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn dispatch(command: Command, context: &Context) -> Result<Outcome, Failure> {
+    match command {
+        Command::Config(args) => config_show::run(&args, context),
+        Command::Completions(args) => completions::run(&args, context),
+    }
+}
+
+/// The command line as clap sees it, for completion scripts and tests.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "the one place that speaks to the terminal beside the log"
+)]
+fn to_stderr(text: impl fmt::Display) {
+    eprintln!("{text}");
+}
+
+/// Starts the log on stderr. Only the daemon is chatty by itself; the other commands speak by their reports.
+fn start_log(global: &Global, command: &Command) {
+    use tracing_subscriber::EnvFilter;
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) if is_daemon(command) => "info",
+        (false, 0) => "warn",
+        (false, 1) => "debug",
+        (false, _) => "trace",
+    };
+    // librdkafka repeats its trouble up to ten times a second while a broker is down (KAFKA.md 0.12); what matters of
+    // it comes by our own lines.
+    let filter = if global.verbose > 0 {
+        level.to_owned()
+    } else {
+        format!("{level},librdkafka=off,rdkafka=off")
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let started = match global.log {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    if let Err(fault) = started {
+        to_stderr(format_args!("no log: {fault}"));
+    }
+}
+
+const fn is_daemon(_command: &Command) -> bool {
+    false
+}
+
+/// Reads a duration as it is typed: `250ms`, `2s`, `5m`, `3h`, `7d`.
+///
+/// # Errors
+/// What is expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("`{text}` is no duration; write 250ms, 2s, 5m, 3h or 7d");
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit())
+        .ok_or_else(expected)?;
+    let (number, unit) = text.split_at_checked(unit_at).ok_or_else(expected)?;
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(expected()),
+    };
+    number
+        .checked_mul(unit_ms)
+        .map(Duration::from_millis)
+        .ok_or_else(expected)
+}
+
+/// Reads an instant as it is typed: RFC 3339 or epoch milliseconds.
+///
+/// # Errors
+/// What is expected.
+pub fn instant(text: &str) -> Result<EventTime, String> {
+    EventTime::parse_any(text).ok_or_else(|| {
+        format!("`{text}` is no instant; write 2026-01-31T12:00:00Z or epoch milliseconds")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_fit_together_and_each_command_shows_an_example() {
+        let command = command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            let help = sub
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                help.contains("Example"),
+                "`ringfence {}` shows no example",
+                sub.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for wrong in [
+            "",
+            "7",
+            "d",
+            "-1s",
+            "1.5s",
+            "7 d",
+            "99999999999999999d",
+            "7é",
+        ] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}
