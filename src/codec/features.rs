@@ -150,11 +150,21 @@ impl<R: BufRead> FeatureReader<R> {
             }
         };
         self.number += 1;
-        Ok(Some((FeaturePlace { number: self.number, ..place }, &self.buffer)))
+        Ok(Some((
+            FeaturePlace {
+                number: self.number,
+                ..place
+            },
+            &self.buffer,
+        )))
     }
 
     fn place(&self) -> FeaturePlace {
-        FeaturePlace { number: 0, line: self.line, byte: self.byte }
+        FeaturePlace {
+            number: 0,
+            line: self.line,
+            byte: self.byte,
+        }
     }
 
     /// Passes what may stand between texts: space, record separators, a byte order mark at the file's start (editors
@@ -183,7 +193,11 @@ impl<R: BufRead> FeatureReader<R> {
         self.buffer.clear();
         match self.open_object() {
             Err(FeaturesError::Broken { .. }) => {
-                self.keep_while(|byte| byte != b'\n')?;
+                // Noticed at the start of another line, it ended with the line before: this one is a text of its own.
+                let text = self.buffer.trim_ascii_end().len();
+                if !self.buffer[text..].contains(&b'\n') {
+                    self.keep_while(|byte| byte != b'\n')?;
+                }
                 Ok(Opened::Whole)
             }
             opened => opened,
@@ -244,7 +258,7 @@ impl<R: BufRead> FeatureReader<R> {
             }
             self.skip_space()?;
             self.buffer.clear();
-                if self.peek()? != Some(b'"') {
+            if self.peek()? != Some(b'"') {
                 return Err(self.broken("expected a member name"));
             }
             self.string()?;
@@ -364,7 +378,10 @@ impl<R: BufRead> FeatureReader<R> {
     fn keep_while(&mut self, wanted: impl Fn(u8) -> bool) -> Result<(), FeaturesError> {
         while self.peek()?.is_some_and(&wanted) {
             let bytes = self.input.fill_buf()?;
-            let len = bytes.iter().position(|&byte| !wanted(byte)).unwrap_or(bytes.len());
+            let len = bytes
+                .iter()
+                .position(|&byte| !wanted(byte))
+                .unwrap_or(bytes.len());
             self.line += memchr::memchr_iter(b'\n', &bytes[..len]).count() as u64;
             keep(&mut self.buffer, self.feature_bytes_max, &bytes[..len]);
             self.input.consume(len);
@@ -374,7 +391,11 @@ impl<R: BufRead> FeatureReader<R> {
     }
 
     fn broken(&self, what: &'static str) -> FeaturesError {
-        FeaturesError::Broken { line: self.line, byte: self.byte, what }
+        FeaturesError::Broken {
+            line: self.line,
+            byte: self.byte,
+            what,
+        }
     }
 }
 
@@ -387,7 +408,9 @@ fn keep(buffer: &mut Vec<u8>, max: usize, bytes: &[u8]) {
 fn is_features_name(quoted: &[u8]) -> bool {
     let document = json::utf8(quoted).ok();
     document.is_some_and(|text| {
-        json::Scanner::new(text).string().is_ok_and(|string| string.is("features"))
+        json::Scanner::new(text)
+            .string()
+            .is_ok_and(|string| string.is("features"))
     })
 }
 
@@ -399,9 +422,201 @@ fn says_feature(members: &[u8]) -> bool {
     let mut paths = Paths::new();
     let kind = paths.add(&Pointer::of(&["type"]));
     let mut slots = vec![None; paths.slot_count()];
-    let Ok(text) = json::utf8(&object) else { return false };
-    paths.scan(text, &mut slots).is_ok_and(|scanned| scanned.kind == Kind::Object)
+    let Ok(text) = json::utf8(&object) else {
+        return false;
+    };
+    paths
+        .scan(text, &mut slots)
+        .is_ok_and(|scanned| scanned.kind == Kind::Object)
         && Paths::slot(&slots, kind)
             .and_then(|slot| slot.string(text))
             .is_some_and(|string| string.is("Feature"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufReader, Cursor, Read};
+
+    use super::*;
+
+    /// The features with their lines, and how the reading ended.
+    fn read_by(input: &[u8], chunk: usize, max: usize) -> (Vec<(u64, String)>, Option<String>) {
+        let mut reader = FeatureReader::new(BufReader::with_capacity(chunk, input), max);
+        let mut features = Vec::new();
+        loop {
+            match reader.next_feature() {
+                Ok(Some((place, bytes))) => {
+                    assert_eq!(place.number, features.len() as u64 + 1);
+                    let begins = &input[usize::try_from(place.byte).unwrap()..];
+                    assert!(
+                        begins.starts_with(bytes),
+                        "the place is where the bytes stand"
+                    );
+                    features.push((place.line, String::from_utf8_lossy(bytes).into_owned()));
+                }
+                Ok(None) => return (features, None),
+                Err(error) => return (features, Some(error.to_string())),
+            }
+        }
+    }
+
+    fn read(input: &str) -> (Vec<(u64, String)>, Option<String>) {
+        let whole = read_by(input.as_bytes(), 1 << 16, 1 << 20);
+        assert_eq!(
+            whole,
+            read_by(input.as_bytes(), 1, 1 << 20),
+            "however it is chunked"
+        );
+        whole
+    }
+
+    fn texts(input: &str) -> Vec<String> {
+        let (features, error) = read(input);
+        assert_eq!(error, None, "{input}");
+        features.into_iter().map(|(_, text)| text).collect()
+    }
+
+    #[test]
+    fn a_collection_is_read_whatever_stands_around_its_features() {
+        let one = r#"{"type":"Feature","id":1,"properties":{"features":["]","}\""]}}"#;
+        for input in [
+            format!(r#"{{"type":"FeatureCollection","features":[{one},{{"id":2}}]}}"#),
+            format!(
+                "\u{feff} {{\"crs\":{{\"features\":[1]}},\n\"f\\u0065atures\" : [ \n{one} ,\n{{\"id\":2}}\n] ,\"type\":\"FeatureCollection\"}}\n"
+            ),
+        ] {
+            assert_eq!(texts(&input), [one, "{\"id\":2}"]);
+        }
+        assert_eq!(
+            texts(r#"{"features":[],"type":"FeatureCollection"}"#),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn lines_sequences_and_pretty_features_are_read() {
+        let (a, b) = (
+            r#"{"type":"Feature","id":"a"}"#,
+            "{\"type\":\"Feature\",\n \"id\": \"b\"\n}",
+        );
+        assert_eq!(texts(&format!("{a}\n\n{a}\r\n{a}")), [a, a, a]);
+        assert_eq!(texts(&format!("\u{1e}{a}\n\u{1e}{b}\n")), [a, b]);
+        assert_eq!(texts(b), [b]);
+        assert_eq!(texts(&format!("{b}\n{b}{a}")), [b, b, a]);
+        assert_eq!(texts(""), [""; 0]);
+        assert_eq!(texts(" \n\n"), [""; 0]);
+        let (features, _) = read(&format!("{a}\n\n{b}\n{a}"));
+        assert_eq!(
+            features.iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [1, 3, 6]
+        );
+    }
+
+    #[test]
+    fn a_feature_with_a_member_named_features_is_one_feature() {
+        let feature = r#"{"type":"Feature","features":[{"id":1}],"id":"a"}"#;
+        assert_eq!(texts(feature), [feature]);
+        let not_a_list = r#"{"features":{"id":1}}"#;
+        assert_eq!(texts(not_a_list), [not_a_list]);
+    }
+
+    #[test]
+    fn a_broken_line_is_handed_on_and_the_lines_after_it_are_read() {
+        let good = r#"{"id":"a"}"#;
+        for broken in [
+            "hello",
+            "[1,2]",
+            r#"{"id":"a""#,
+            r#"{"id":"a}"#,
+            r#"{"id":"a",,}"#,
+            r#"{"id" "a"}"#,
+            r#"{id:1}"#,
+            r#"{"id":}"#,
+            r#"{"a":[}"#,
+        ] {
+            let found = texts(&format!("{good}\n{broken}\n{good}\n"));
+            assert_eq!(found.first().map(String::as_str), Some(good), "{broken}");
+            assert_eq!(found.last().map(String::as_str), Some(good), "{broken}");
+            assert!(found.len() >= 3, "{broken}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_collection_is_an_error_with_its_line() {
+        for (input, line) in [
+            ("{\"features\":[\n{\"id\":1}\n{\"id\":2}]}", 3),
+            ("{\"features\":[\n{\"id\":1},\n", 3),
+            ("{\"features\":[\n{\"id\":\"a\n", 2),
+            ("{\"features\":[]", 1),
+            ("{\"features\":[],\n\"features\":[]}", 2),
+            ("{\"features\":[]\n\"x\":1}", 2),
+        ] {
+            let (_, error) = read(input);
+            assert!(
+                error
+                    .as_ref()
+                    .is_some_and(|text| text.starts_with(&format!("line {line} "))),
+                "{input:?}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_a_feature_over_the_cap_just_enough_is_kept_to_refuse_it() {
+        let huge = format!("{{\"id\":\"{}\"}}", "x".repeat(5_000));
+        for input in [
+            format!("{huge}\n{{\"id\":2}}"),
+            format!("{{\"features\":[{huge},{{\"id\":2}}]}}"),
+        ] {
+            let (features, error) = read_by(input.as_bytes(), 64, 100);
+            assert_eq!(error, None);
+            assert_eq!(features[0].1.len(), 101);
+            assert_eq!(features[1].1, "{\"id\":2}");
+        }
+    }
+
+    #[test]
+    fn nesting_of_100_000_levels_ends_soon() {
+        let deep = "[".repeat(100_000);
+        let (_, error) = read(&format!("{{\"features\":[{deep}"));
+        assert_eq!(error.as_deref(), Some("line 1 (byte 270): nested too deep"));
+        assert_eq!(read(&format!("{{\"a\":{deep}\n{{\"id\":1}}")).0.len(), 2);
+    }
+
+    #[test]
+    fn a_collection_far_larger_than_one_feature_is_streamed() {
+        struct Endless {
+            feature: Cursor<Vec<u8>>,
+            left: u32,
+        }
+        impl Read for Endless {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                let len = self.feature.read(out)?;
+                if len > 0 || self.left == 0 {
+                    return Ok(len);
+                }
+                self.left -= 1;
+                self.feature.set_position(0);
+                self.feature.read(out)
+            }
+        }
+        let feature = format!("{{\"id\":1,\"x\":\"{}\"}},", "x".repeat(10_000)).into_bytes();
+        let start: &[u8] = b"{\"type\":\"FeatureCollection\",\"features\":[";
+        let endless = Endless {
+            feature: Cursor::new(feature),
+            left: 999,
+        };
+        let input = start.chain(endless).chain(b"{\"id\":2}]}".as_slice());
+        let mut reader = FeatureReader::new(BufReader::new(input), 1 << 20);
+        let mut count = 0;
+        while let Some((_, bytes)) = reader.next_feature().unwrap() {
+            assert!(bytes.len() <= 10_020);
+            count += 1;
+        }
+        assert_eq!(count, 1_001);
+        assert!(
+            reader.buffer.capacity() < 100_000,
+            "one feature at a time is held"
+        );
+    }
 }

@@ -119,8 +119,7 @@ impl Stamp {
     }
 
     fn read_id(&self, text: &str, slots: &[Option<Slot>]) -> Result<ZoneId, Rejection> {
-        let place =
-            |path| Paths::slot(slots, path).filter(|slot: &Slot| slot.kind != Kind::Null);
+        let place = |path| Paths::slot(slots, path).filter(|slot: &Slot| slot.kind != Kind::Null);
         let found = match &self.id_property {
             Some((name, path)) => place(*path).map(|slot| (name.as_str(), slot)),
             None => place(self.id)
@@ -151,7 +150,10 @@ impl Edits {
     fn add_member(&mut self, name: &str, value: &str, object: Range<usize>, empty: bool) {
         let comma = if empty { "" } else { "," };
         let close = object.end - 1;
-        self.0.push((close..close, format!("{comma}{}:{value}", json::string(name))));
+        self.0.push((
+            close..close,
+            format!("{comma}{}:{value}", json::string(name)),
+        ));
     }
 
     fn apply(mut self, text: &str) -> Vec<u8> {
@@ -175,7 +177,12 @@ pub fn removal(id: &ZoneId, effective_at: Option<EventTime>) -> String {
     let id = json::string(id.as_str());
     effective_at.map_or_else(
         || format!("{{\"id\":{id},\"deleted\":true}}"),
-        |at| format!("{{\"id\":{id},\"deleted\":true,\"effective_at\":{}}}", at.millis()),
+        |at| {
+            format!(
+                "{{\"id\":{id},\"deleted\":true,\"effective_at\":{}}}",
+                at.millis()
+            )
+        },
     )
 }
 
@@ -184,7 +191,10 @@ pub fn removal(id: &ZoneId, effective_at: Option<EventTime>) -> String {
 /// Numbers are written so that reading them gives the same bits.
 #[must_use]
 pub fn feature(id: &ZoneId, shape: &RawShape, properties: &[(&str, &str)]) -> String {
-    let mut out = format!("{{\"type\":\"Feature\",\"id\":{}", json::string(id.as_str()));
+    let mut out = format!(
+        "{{\"type\":\"Feature\",\"id\":{}",
+        json::string(id.as_str())
+    );
     out.push_str(",\"geometry\":");
     let radius = match shape {
         RawShape::MultiPolygon(polygons) => {
@@ -276,5 +286,206 @@ impl<W: Write> CollectionWriter<W> {
         self.out.write_all(end)?;
         self.out.flush()?;
         Ok(self.out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::codec::zone_change::{self, ZoneRules};
+    use crate::geometry::ShapeRules;
+    use crate::rejection::RejectionReason as Reason;
+    use crate::zone::ZoneChange;
+
+    fn stamped(
+        id_property: Option<&str>,
+        feature: &str,
+        at: Option<i64>,
+    ) -> Result<(String, String), Reason> {
+        Stamp::new(id_property, 10_000)
+            .apply(feature.as_bytes(), at.map(EventTime::clamped))
+            .map(|(id, value)| (id.as_str().to_owned(), String::from_utf8(value).unwrap()))
+            .map_err(|rejection| rejection.reason)
+    }
+
+    #[test]
+    fn a_feature_is_stamped_and_its_other_bytes_stay() {
+        for (id_property, at, before, id, after) in [
+            (None, None, r#"{ "id":7 }"#, "7", r#"{ "id":7 }"#),
+            (
+                None,
+                Some(5),
+                r#"{"id":7, "properties" : { } }"#,
+                "7",
+                r#"{"id":7, "properties" : { "effective_at":5} }"#,
+            ),
+            (
+                None,
+                Some(5),
+                r#"{"properties":{"zone_id":"a","x":1.0 },"id":null}"#,
+                "a",
+                r#"{"properties":{"zone_id":"a","x":1.0 ,"effective_at":5},"id":null}"#,
+            ),
+            (
+                None,
+                Some(-5),
+                r#"{"id":"a","properties":{"effective_at" : "2024-01-01T00:00:00Z" ,"x":1}}"#,
+                "a",
+                r#"{"id":"a","properties":{"effective_at" : -5 ,"x":1}}"#,
+            ),
+            (
+                None,
+                Some(5),
+                r#"{"id":"a","properties":null}"#,
+                "a",
+                r#"{"id":"a","properties":{"effective_at":5}}"#,
+            ),
+            (
+                None,
+                Some(5),
+                r#"{"id":"a"}"#,
+                "a",
+                r#"{"id":"a","properties":{"effective_at":5}}"#,
+            ),
+            (
+                Some("name"),
+                Some(5),
+                r#"{"id":1,"properties":{"name":"x\"y"}}"#,
+                "x\"y",
+                r#"{"id":"x\"y","properties":{"name":"x\"y","effective_at":5}}"#,
+            ),
+            (
+                Some("n"),
+                None,
+                r#"{"properties":{"n":12}}"#,
+                "12",
+                r#"{"properties":{"n":12},"id":"12"}"#,
+            ),
+            (
+                Some("n"),
+                None,
+                r#"{"id":12,"properties":{"n":"12"}}"#,
+                "12",
+                r#"{"id":12,"properties":{"n":"12"}}"#,
+            ),
+        ] {
+            let got = stamped(id_property, before, at).unwrap();
+            assert_eq!(got, (id.to_owned(), after.to_owned()), "{before}");
+        }
+    }
+
+    #[test]
+    fn a_feature_that_cannot_be_stamped_says_why() {
+        for (id_property, feature, reason) in [
+            (None, "{}", Reason::MissingField),
+            (
+                Some("n"),
+                r#"{"id":1,"properties":{}}"#,
+                Reason::MissingField,
+            ),
+            (
+                Some("n"),
+                r#"{"id":1,"properties":{"n":1.5}}"#,
+                Reason::InvalidId,
+            ),
+            (None, r#"{"id":1,"id":1}"#, Reason::DuplicateKey),
+            (None, r#"{"id":1,"properties":[]}"#, Reason::WrongType),
+            (None, r#"{"id":1,}"#, Reason::NotJson),
+            (None, "7", Reason::NotAnObject),
+        ] {
+            assert_eq!(
+                stamped(id_property, feature, Some(1)).unwrap_err(),
+                reason,
+                "{feature}"
+            );
+        }
+        let huge = format!("{{\"id\":\"{}\"}}", "x".repeat(10_000));
+        assert_eq!(stamped(None, &huge, None).unwrap_err(), Reason::TooLarge);
+    }
+
+    #[test]
+    fn a_removal_is_read_back() {
+        let rules = ZoneRules::new(ShapeRules::default(), 10_000, &[]);
+        for at in [None, EventTime::from_millis(-7)] {
+            let value = removal(&ZoneId::new("a\"é"), at);
+            let change =
+                zone_change::decode(Some("a\"é".as_bytes()), Some(value.as_bytes()), &rules)
+                    .unwrap();
+            assert!(matches!(change.change, ZoneChange::Remove));
+            assert_eq!(change.effective_at, at);
+        }
+    }
+
+    #[test]
+    fn a_written_feature_has_the_same_bits_when_it_is_read_back() {
+        let odd = [
+            0.1,
+            -0.0,
+            1e-300,
+            97.743_060_987_654_32,
+            f64::MIN_POSITIVE,
+            180.0,
+        ];
+        let ring: Vec<Position> = odd
+            .iter()
+            .map(|&lon| Position {
+                lon,
+                lat: lon / 3.0,
+            })
+            .collect();
+        let shape =
+            RawShape::MultiPolygon(vec![vec![ring.clone(), ring.clone()], vec![ring.clone()]]);
+        let text = feature(
+            &ZoneId::new("a"),
+            &shape,
+            &[("n\"", "[1]"), ("effective_at", "5")],
+        );
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["properties"], json!({"n\"": [1], "effective_at": 5}));
+        assert_eq!(value["geometry"]["type"], "MultiPolygon");
+        for (position, read) in ring
+            .iter()
+            .zip(value["geometry"]["coordinates"][0][1].as_array().unwrap())
+        {
+            assert_eq!(read[0].as_f64().unwrap().to_bits(), position.lon.to_bits());
+            assert_eq!(read[1].as_f64().unwrap().to_bits(), position.lat.to_bits());
+        }
+        let circle = RawShape::Circle {
+            center: ring[0],
+            radius_m: 12.5,
+        };
+        let value: Value =
+            serde_json::from_str(&feature(&ZoneId::new("c"), &circle, &[("x", "1")])).unwrap();
+        assert_eq!(value["properties"], json!({"radius_m": 12.5, "x": 1}));
+        assert_eq!(
+            value["geometry"],
+            json!({"type": "Point", "coordinates": [0.1, 0.1 / 3.0]})
+        );
+    }
+
+    #[test]
+    fn a_collection_holds_the_features_as_they_are() {
+        for features in [
+            vec![],
+            vec!["{ \"id\":1 }"],
+            vec!["{}", "{\n}", "{\"id\":2}"],
+        ] {
+            let mut writer = CollectionWriter::new(Vec::new());
+            for feature in &features {
+                writer.add(feature.as_bytes()).unwrap();
+            }
+            let bytes = writer.finish().unwrap();
+            let value: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(value["type"], "FeatureCollection");
+            assert_eq!(value["features"].as_array().unwrap().len(), features.len());
+            let mut reader = crate::codec::features::FeatureReader::new(bytes.as_slice(), 1_000);
+            for feature in features {
+                let (_, read) = reader.next_feature().unwrap().unwrap();
+                assert_eq!(read, feature.as_bytes());
+            }
+            assert!(reader.next_feature().unwrap().is_none());
+        }
     }
 }

@@ -116,9 +116,15 @@ impl Flags {
     /// The flags that a header names; `None` where it names an unknown one.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
-        header.split(',').filter(|name| !name.is_empty()).try_fold(Self::NONE, |flags, name| {
-            Flag::ALL.into_iter().find(|flag| flag.as_str() == name).map(|flag| flags.with(flag))
-        })
+        header
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .try_fold(Self::NONE, |flags, name| {
+                Flag::ALL
+                    .into_iter()
+                    .find(|flag| flag.as_str() == name)
+                    .map(|flag| flags.with(flag))
+            })
     }
 }
 
@@ -162,7 +168,12 @@ impl EnrichedHeaders {
     /// No header yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { bytes: [0; ENRICHED_BYTES], names: [""; 4], ends: [0; 4], count: 0 }
+        Self {
+            bytes: [0; ENRICHED_BYTES],
+            names: [""; 4],
+            ends: [0; 4],
+            count: 0,
+        }
     }
 
     /// Builds the headers of one record. `matched` is its instant and the snapshot's `as_of`; a record that was
@@ -204,7 +215,11 @@ impl EnrichedHeaders {
     }
 
     fn start(&self, header: usize) -> usize {
-        if header == 0 { 0 } else { usize::from(self.ends[header - 1]) }
+        if header == 0 {
+            0
+        } else {
+            usize::from(self.ends[header - 1])
+        }
     }
 
     /// The headers in order.
@@ -268,5 +283,106 @@ impl DeadLetterHeaders {
             start = end;
             (name, bytes)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rejection::RejectionReason;
+
+    fn shown<'a>(headers: impl Iterator<Item = (&'static str, &'a [u8])>) -> Vec<String> {
+        headers
+            .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)))
+            .collect()
+    }
+
+    #[test]
+    fn flags_are_written_in_their_stable_order() {
+        let flags = Flags::NONE
+            .with(Flag::Invalid)
+            .with(Flag::OutOfOrder)
+            .with(Flag::Late);
+        assert_eq!(flags.to_string(), "late,out-of-order,invalid");
+        assert_eq!(Flags::parse("invalid,late,out-of-order"), Some(flags));
+        assert_eq!(Flags::parse("later"), None);
+        assert_eq!(Flags::parse(""), Some(Flags::NONE));
+        assert!(flags.has(Flag::Late) && !flags.has(Flag::Future));
+    }
+
+    #[test]
+    fn an_enriched_record_has_no_flags_header_without_a_flag() {
+        let mut headers = EnrichedHeaders::new();
+        let (at, as_of) = (
+            EventTime::clamped(1_700_000_000_000),
+            EventTime::clamped(-5),
+        );
+        let source = RecordPosition::new(3, 42);
+        headers.fill(Some((at, as_of)), source, Flags::NONE.with(Flag::Unsettled));
+        assert_eq!(
+            shown(headers.iter()),
+            [
+                "ringfence-at=1700000000000",
+                "ringfence-as-of=-5",
+                "ringfence-source=3:42",
+                "ringfence-flags=unsettled"
+            ]
+        );
+        headers.fill(Some((at, as_of)), source, Flags::NONE);
+        assert_eq!(shown(headers.iter()).len(), 3);
+        headers.fill(None, source, Flags::NONE.with(Flag::Invalid));
+        assert_eq!(
+            shown(headers.iter()),
+            ["ringfence-source=3:42", "ringfence-flags=invalid"]
+        );
+    }
+
+    #[test]
+    fn the_longest_headers_fit_their_buffer() {
+        let mut headers = EnrichedHeaders::new();
+        let all = Flag::ALL.into_iter().fold(Flags::NONE, Flags::with);
+        let source = RecordPosition::new(i32::MIN, i64::MIN);
+        headers.fill(Some((EventTime::MIN, EventTime::MIN)), source, all);
+        assert_eq!(
+            shown(headers.iter())[2..],
+            [
+                "ringfence-source=-2147483648:-9223372036854775808",
+                "ringfence-flags=late,unsettled,future,degraded,duplicate,out-of-order,invalid"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_dead_letter_tells_where_it_came_from() {
+        let mut headers = DeadLetterHeaders::new();
+        let rejection = Rejection::new(RejectionReason::WrongType, "`/lat` is null");
+        let timestamp = RecordTimestamp::Create(EventTime::clamped(7));
+        headers.fill(
+            &rejection,
+            "telemetry",
+            RecordPosition::new(1, 2),
+            timestamp,
+            Some("value"),
+        );
+        assert_eq!(
+            shown(headers.iter()),
+            [
+                "ringfence-error-reason=wrong_type",
+                "ringfence-error-detail=`/lat` is null",
+                "ringfence-error-topic=telemetry",
+                "ringfence-error-partition=1",
+                "ringfence-error-offset=2",
+                "ringfence-error-timestamp=7",
+                "ringfence-error-truncated=value"
+            ]
+        );
+        headers.fill(
+            &rejection,
+            "t",
+            RecordPosition::new(0, 0),
+            RecordTimestamp::Missing,
+            None,
+        );
+        assert_eq!(shown(headers.iter()).len(), 5);
     }
 }

@@ -89,15 +89,17 @@ impl From<JsonError> for Rejection {
     fn from(error: JsonError) -> Self {
         let at = error.at;
         match error.fault {
-            JsonFault::Expected(what) => {
-                Self::new(RejectionReason::NotJson, format!("expected {what} at byte {at}"))
-            }
+            JsonFault::Expected(what) => Self::new(
+                RejectionReason::NotJson,
+                format!("expected {what} at byte {at}"),
+            ),
             JsonFault::Utf8 => {
                 Self::new(RejectionReason::NotJson, format!("not UTF-8 at byte {at}"))
             }
-            JsonFault::LoneSurrogate => {
-                Self::new(RejectionReason::NotJson, format!("a lone surrogate at byte {at}"))
-            }
+            JsonFault::LoneSurrogate => Self::new(
+                RejectionReason::NotJson,
+                format!("a lone surrogate at byte {at}"),
+            ),
             JsonFault::NumberRange => Self::new(
                 RejectionReason::NotJson,
                 format!("a number that no 64-bit float holds at byte {at}"),
@@ -115,8 +117,10 @@ impl From<JsonError> for Rejection {
 /// # Errors
 /// [`JsonFault::Utf8`] at the first byte that is not.
 pub fn utf8(bytes: &[u8]) -> Result<&str, JsonError> {
-    std::str::from_utf8(bytes)
-        .map_err(|error| JsonError { fault: JsonFault::Utf8, at: error.valid_up_to() })
+    std::str::from_utf8(bytes).map_err(|error| JsonError {
+        fault: JsonFault::Utf8,
+        at: error.valid_up_to(),
+    })
 }
 
 /// A string's text between its quotes, as it stands.
@@ -214,7 +218,11 @@ impl<'a> Scanner<'a> {
     /// [`JsonFault::TooDeep`].
     #[inline]
     pub fn enter(&self, depth: u32) -> Result<(), JsonError> {
-        if depth + 1 >= DEPTH_LIMIT { self.error(JsonFault::TooDeep) } else { Ok(()) }
+        if depth + 1 >= DEPTH_LIMIT {
+            self.error(JsonFault::TooDeep)
+        } else {
+            Ok(())
+        }
     }
 
     /// Passes one value, checked whole; it stands at the value's first byte and `depth` containers are open.
@@ -235,7 +243,11 @@ impl<'a> Scanner<'a> {
         match self.peek() {
             Some(b'"') => {
                 let string = self.string()?;
-                Ok(if string.escaped { Kind::EscapedString } else { Kind::String })
+                Ok(if string.escaped {
+                    Kind::EscapedString
+                } else {
+                    Kind::String
+                })
             }
             Some(b'-' | b'0'..=b'9') => self.skip_number(),
             Some(b't') => self.skip_word("true", Kind::True),
@@ -346,7 +358,10 @@ impl<'a> Scanner<'a> {
                 Some(b'"') => {
                     self.at = at + 1;
                     // Both ends are at ASCII bytes, so at characters' borders.
-                    return Ok(RawString { raw: &self.text[start..at], escaped });
+                    return Ok(RawString {
+                        raw: &self.text[start..at],
+                        escaped,
+                    });
                 }
                 Some(b'\\') => {
                     self.at = at;
@@ -401,7 +416,10 @@ impl<'a> Scanner<'a> {
     /// The UTF-16 unit of the `\uXXXX` that starts at `at`.
     fn code_unit(&self, at: usize) -> Result<u32, JsonError> {
         let digits = self.text.as_bytes().get(at + 2..at + 6).and_then(hex4);
-        digits.ok_or(JsonError { fault: JsonFault::Expected("four hexadecimal digits"), at })
+        digits.ok_or(JsonError {
+            fault: JsonFault::Expected("four hexadecimal digits"),
+            at,
+        })
     }
 
     #[inline]
@@ -436,9 +454,14 @@ impl<'a> Scanner<'a> {
         }
         // Below 300 digits and without an exponent nothing comes near 1.8e308, so only the rare rest is computed.
         if (exponent || integer_end - start > 300)
-            && self.text[start..self.at].parse::<f64>().is_ok_and(f64::is_infinite)
+            && self.text[start..self.at]
+                .parse::<f64>()
+                .is_ok_and(f64::is_infinite)
         {
-            return Err(JsonError { fault: JsonFault::NumberRange, at: start });
+            return Err(JsonError {
+                fault: JsonFault::NumberRange,
+                at: start,
+            });
         }
         Ok(kind)
     }
@@ -454,7 +477,11 @@ impl<'a> Scanner<'a> {
     fn skip_some_digits(&mut self) -> Result<(), JsonError> {
         let start = self.at;
         self.skip_digits();
-        if self.at == start { self.error(JsonFault::Expected("a digit")) } else { Ok(()) }
+        if self.at == start {
+            self.error(JsonFault::Expected("a digit"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -488,7 +515,9 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
 }
 
 fn hex4(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |unit, &digit| Some(unit << 4 | char::from(digit).to_digit(16)?))
+    digits.iter().try_fold(0, |unit, &digit| {
+        Some(unit << 4 | char::from(digit).to_digit(16)?)
+    })
 }
 
 /// The characters of a checked string body (what stands between the quotes), escapes resolved.
@@ -556,4 +585,207 @@ pub fn string(text: &str) -> Box<str> {
     let mut out = String::with_capacity(text.len() + 2);
     push_string(&mut out, text);
     out.into_boxed_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn check(bytes: &[u8]) -> Result<Kind, JsonError> {
+        let mut scanner = Scanner::new(utf8(bytes)?);
+        scanner.skip_space();
+        let kind = scanner.skip_value(0)?;
+        scanner.end()?;
+        Ok(kind)
+    }
+
+    fn same_as_serde_json(bytes: &[u8]) {
+        let ours = check(bytes);
+        let theirs = serde_json::from_slice::<Value>(bytes);
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned();
+        match (&ours, &theirs) {
+            (Ok(kind), Ok(value)) => {
+                let same = match value {
+                    Value::Null => *kind == Kind::Null,
+                    Value::Bool(b) => *kind == if *b { Kind::True } else { Kind::False },
+                    Value::Number(_) => kind.is_number(),
+                    Value::String(_) => kind.is_string(),
+                    Value::Array(_) => *kind == Kind::Array,
+                    Value::Object(_) => *kind == Kind::Object,
+                };
+                assert!(same, "{kind:?} for {shown}");
+            }
+            (Err(error), Err(_)) => assert!(error.at <= bytes.len(), "{error:?} for {shown}"),
+            _ => panic!("ours {ours:?}, serde_json {theirs:?} for {shown}"),
+        }
+    }
+
+    #[test]
+    fn every_document_of_the_corpus_is_judged_as_its_name_says_and_as_serde_json_does() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/json");
+        let mut judged = 0;
+        for entry in fs::read_dir(corpus).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            same_as_serde_json(&bytes);
+            assert_eq!(check(&bytes).is_ok(), name.starts_with("y_"), "{name}");
+            judged += 1;
+        }
+        assert!(judged > 150, "{judged} documents");
+    }
+
+    #[test]
+    fn nesting_of_100_000_levels_is_too_deep_and_no_stack_overflow() {
+        for open in ["[", "{\"a\":", "[{\"a\":"] {
+            let error = check(open.repeat(100_000).as_bytes()).unwrap_err();
+            assert_eq!(error.fault, JsonFault::TooDeep, "{open}");
+            assert!(error.at < 1_000, "noticed at the limit, not at the end");
+        }
+    }
+
+    #[test]
+    fn a_string_of_10_mb_is_scanned() {
+        let document = format!("\"{}\"", "x\\u00e9".repeat(10 << 17));
+        assert_eq!(check(document.as_bytes()), Ok(Kind::EscapedString));
+    }
+
+    #[test]
+    fn every_byte_at_every_place_of_a_short_string_is_judged_as_serde_json_does() {
+        for len in 0..20 {
+            for at in 0..=len {
+                for byte in 0..=255 {
+                    let mut document = vec![b'x'; len + 2];
+                    document[0] = b'"';
+                    document[len + 1] = b'"';
+                    document[at] = byte;
+                    same_as_serde_json(&document);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_compared_after_unescaping() {
+        let is = |document: &str, wanted: &str| Scanner::new(document).string().unwrap().is(wanted);
+        assert!(is(r#""lat""#, "lat"));
+        assert!(is(r#""\u006cat""#, "lat"));
+        assert!(is(r#""\ud83d\ude00x""#, "😀x"));
+        assert!(is(r#""a\/b""#, "a/b"));
+        assert!(!is(r#""\u006cat""#, "la"));
+        assert!(!is(r#""\u006cat""#, "late"));
+        assert!(!is(r#""\\u006cat""#, "lat"));
+    }
+
+    /// Numbers in every form, also wrong ones.
+    fn number() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<i64>().prop_map(|n| n.to_string()),
+            any::<u64>().prop_map(|n| n.to_string()),
+            any::<f64>().prop_map(|n| format!("{n:e}")),
+            any::<f64>().prop_map(|n| n.to_string()),
+            r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,4})?",
+            r"-?[0-9]{1,3}(\.[0-9]{0,3})?([eE][+-]?[0-9]{0,12})?",
+            (290_usize..330, -40_i32..40).prop_map(|(n, e)| format!("7{}e{e}", "0".repeat(n))),
+        ]
+    }
+
+    fn string() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            4 => "[a-z0-9 é€😀]{0,12}",
+            1 => r#"\\["\\/bfnrt]"#,
+            1 => r"\\u[0-9a-fA-F]{4}",
+            1 => r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}",
+        ];
+        prop::collection::vec(part, 0..4).prop_map(|parts| format!("\"{}\"", parts.concat()))
+    }
+
+    fn document() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("false".to_owned()),
+            number(),
+            string(),
+        ];
+        let space = || "[ \n\t\r]{0,2}";
+        leaf.prop_recursive(6, 60, 6, move |inner| {
+            let item = (space(), inner.clone(), space()).prop_map(|(a, b, c)| a + &b + &c);
+            let member = (space(), string(), space(), inner, space())
+                .prop_map(|(a, name, b, value, c)| format!("{a}{name}{b}:{value}{c}"));
+            prop_oneof![
+                prop::collection::vec(item, 0..6)
+                    .prop_map(|items| format!("[{}]", items.join(","))),
+                prop::collection::vec(member, 0..6)
+                    .prop_map(|members| format!("{{{}}}", members.join(","))),
+            ]
+        })
+    }
+
+    const ODD_BYTES: &[u8] =
+        b"{}[]\",:\\u0123456789eE+-. \n\ttrfnd\x00\x1f\x7f\x80\xc3\xed\xa0\xff";
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1_500,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn generated_documents_are_judged_as_serde_json_does(document in document()) {
+            same_as_serde_json(document.as_bytes());
+        }
+
+        #[test]
+        fn mutated_documents_are_judged_as_serde_json_does(
+            document in document(),
+            edits in prop::collection::vec(
+                (any::<prop::sample::Index>(), 0..3_u8, prop::sample::select(ODD_BYTES)), 1..4),
+        ) {
+            let mut bytes = document.into_bytes();
+            for (at, what, byte) in edits {
+                let at = at.index(bytes.len() + 1);
+                match what {
+                    0 => bytes.insert(at, byte),
+                    1 if at < bytes.len() => bytes[at] = byte,
+                    _ if at < bytes.len() => drop(bytes.remove(at)),
+                    _ => {}
+                }
+            }
+            same_as_serde_json(&bytes);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_judged_as_serde_json_does(
+            bytes in prop::collection::vec(prop::sample::select(ODD_BYTES), 0..40),
+        ) {
+            same_as_serde_json(&bytes);
+        }
+
+        #[test]
+        fn numbers_are_judged_as_serde_json_does(number in number()) {
+            same_as_serde_json(number.as_bytes());
+        }
+
+        #[test]
+        fn strings_are_unescaped_as_serde_json_does(document in string()) {
+            if let Ok(theirs) = serde_json::from_str::<String>(&document) {
+                let raw = Scanner::new(&document).string().unwrap();
+                prop_assert_eq!(unescape(raw.raw).collect::<String>(), theirs.as_str());
+                prop_assert!(raw.is(&theirs));
+            }
+        }
+
+        #[test]
+        fn strings_are_written_so_that_serde_json_reads_the_same(text in any::<String>()) {
+            prop_assert_eq!(serde_json::from_str::<String>(&super::string(&text)).unwrap(), text);
+        }
+    }
 }

@@ -30,7 +30,9 @@ impl fmt::Display for PointerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSlash => f.write_str("a JSON pointer begins with `/`"),
-            Self::Tilde => f.write_str("in a JSON pointer `~` is written `~0` and `/` in a name `~1`"),
+            Self::Tilde => {
+                f.write_str("in a JSON pointer `~` is written `~0` and `/` in a name `~1`")
+            }
             Self::TooLong => write!(f, "a JSON pointer of more than {NAMES_MAX} names"),
         }
     }
@@ -45,8 +47,15 @@ impl Pointer {
     /// A [`PointerError`]; the empty pointer (the whole document) is one of them, as no field is the whole document.
     pub fn parse(text: &str) -> Result<Self, PointerError> {
         let body = text.strip_prefix('/').ok_or(PointerError::NoSlash)?;
-        let names: Vec<String> = body.split('/').map(unescape_name).collect::<Result<_, _>>()?;
-        if names.len() > NAMES_MAX { Err(PointerError::TooLong) } else { Ok(Self(names)) }
+        let names: Vec<String> = body
+            .split('/')
+            .map(unescape_name)
+            .collect::<Result<_, _>>()?;
+        if names.len() > NAMES_MAX {
+            Err(PointerError::TooLong)
+        } else {
+            Ok(Self(names))
+        }
     }
 
     /// The pointer made of these names, as they are.
@@ -109,7 +118,10 @@ impl Slot {
     pub fn string<'a>(&self, document: &'a str) -> Option<RawString<'a>> {
         let escaped = self.kind == Kind::EscapedString;
         let inside = self.start as usize + 1..self.end as usize - 1;
-        self.kind.is_string().then(|| RawString { raw: &document[inside], escaped })
+        self.kind.is_string().then(|| RawString {
+            raw: &document[inside],
+            escaped,
+        })
     }
 }
 
@@ -152,7 +164,12 @@ impl Paths {
     /// None yet; the document itself always has the first slot.
     #[must_use]
     pub fn new() -> Self {
-        let root = Node { name: "".into(), index: None, parent: 0, children: Vec::new() };
+        let root = Node {
+            name: "".into(),
+            index: None,
+            parent: 0,
+            children: Vec::new(),
+        };
         Self { nodes: vec![root] }
     }
 
@@ -160,14 +177,21 @@ impl Paths {
     pub fn add(&mut self, pointer: &Pointer) -> PathId {
         let mut at = 0;
         for name in pointer.names() {
-            let known = self.nodes[at].children.iter().find(|&&child| *self.nodes[child].name == **name);
+            let known = self.nodes[at]
+                .children
+                .iter()
+                .find(|&&child| *self.nodes[child].name == **name);
             at = if let Some(&child) = known {
                 child
             } else {
                 let child = self.nodes.len();
                 let index = array_index(name);
-                let node =
-                    Node { name: name.as_str().into(), index, parent: at, children: Vec::new() };
+                let node = Node {
+                    name: name.as_str().into(),
+                    index,
+                    parent: at,
+                    children: Vec::new(),
+                };
                 self.nodes.push(node);
                 self.nodes[at].children.push(child);
                 child
@@ -195,7 +219,10 @@ impl Paths {
         let mut at = id.0;
         while at != 0 {
             let node = &self.nodes[at];
-            text.insert_str(0, &format!("/{}", node.name.replace('~', "~0").replace('/', "~1")));
+            text.insert_str(
+                0,
+                &format!("/{}", node.name.replace('~', "~0").replace('/', "~1")),
+            );
             at = node.parent;
         }
         text
@@ -211,8 +238,16 @@ impl Paths {
     #[inline]
     pub fn scan(&self, text: &str, slots: &mut [Option<Slot>]) -> Result<Scanned, JsonError> {
         assert!(slots.len() >= self.nodes.len(), "every place has a slot");
-        assert!(u32::try_from(text.len()).is_ok(), "documents are capped before they are scanned");
-        let mut walk = Walk { paths: self, scanner: Scanner::new(text), slots, duplicate: None };
+        assert!(
+            u32::try_from(text.len()).is_ok(),
+            "documents are capped before they are scanned"
+        );
+        let mut walk = Walk {
+            paths: self,
+            scanner: Scanner::new(text),
+            slots,
+            duplicate: None,
+        };
         walk.scanner.skip_space();
         let (kind, empty) = if walk.scanner.peek() == Some(b'{') {
             (Kind::Object, walk.object(0, 0)?)
@@ -221,7 +256,12 @@ impl Paths {
         };
         let close = walk.scanner.at() - 1;
         walk.scanner.end()?;
-        Ok(Scanned { kind, duplicate: walk.duplicate.map(PathId), close, empty })
+        Ok(Scanned {
+            kind,
+            duplicate: walk.duplicate.map(PathId),
+            close,
+            empty,
+        })
     }
 }
 
@@ -274,7 +314,10 @@ impl Walk<'_, '_, '_> {
     #[inline]
     fn child_named(&self, node: usize, key: RawString<'_>) -> Option<usize> {
         let children = &self.paths.nodes[node].children;
-        children.iter().copied().find(|&child| key.is(&self.paths.nodes[child].name))
+        children
+            .iter()
+            .copied()
+            .find(|&child| key.is(&self.paths.nodes[child].name))
     }
 
     /// Passes an array that a pointer may go through.
@@ -287,8 +330,10 @@ impl Walk<'_, '_, '_> {
         }
         for index in 0.. {
             let children = &self.paths.nodes[node].children;
-            let child =
-                children.iter().copied().find(|&child| self.paths.nodes[child].index == Some(index));
+            let child = children
+                .iter()
+                .copied()
+                .find(|&child| self.paths.nodes[child].index == Some(index));
             match child {
                 Some(child) => self.value(child, depth + 1)?,
                 None => {
@@ -321,7 +366,153 @@ impl Walk<'_, '_, '_> {
             }
             _ => self.scanner.skip_value(depth)?,
         };
-        self.slots[node] = Some(Slot { start, end: self.scanner.at() as u32, kind });
+        self.slots[node] = Some(Slot {
+            start,
+            end: self.scanner.at() as u32,
+            kind,
+        });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn find(document: &str, pointer: &str) -> Option<String> {
+        let mut paths = Paths::new();
+        let id = paths.add(&Pointer::parse(pointer).unwrap());
+        let mut slots = vec![None; paths.slot_count()];
+        paths.scan(document, &mut slots).unwrap();
+        Paths::slot(&slots, id).map(|slot| slot.text(document).to_owned())
+    }
+
+    #[test]
+    fn pointers_are_read_as_rfc_6901_says() {
+        let document =
+            r#"{"foo":["bar",{"x":[[7,8]]}],"":0,"a/b":1,"m~n":8," ":9,"0":"zero","~1":3}"#;
+        for (pointer, value) in [
+            ("/foo/0", Some("\"bar\"")),
+            ("/foo/1/x/0/1", Some("8")),
+            ("/foo/2", None),
+            ("/foo/00", None),
+            ("/foo/-", None),
+            ("/foo/bar", None),
+            ("/", Some("0")),
+            ("/a~1b", Some("1")),
+            ("/m~0n", Some("8")),
+            ("/ ", Some("9")),
+            ("/0", Some("\"zero\"")),
+            ("/~01", Some("3")),
+            ("/foo/0/x", None),
+        ] {
+            assert_eq!(find(document, pointer).as_deref(), value, "{pointer}");
+            let theirs: Value = serde_json::from_str(document).unwrap();
+            assert_eq!(
+                theirs.pointer(pointer).is_some(),
+                value.is_some(),
+                "{pointer}"
+            );
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_pointer_are_refused() {
+        assert_eq!(Pointer::parse(""), Err(PointerError::NoSlash));
+        assert_eq!(Pointer::parse("lat"), Err(PointerError::NoSlash));
+        assert_eq!(Pointer::parse("/a~"), Err(PointerError::Tilde));
+        assert_eq!(Pointer::parse("/a~2"), Err(PointerError::Tilde));
+        assert_eq!(
+            Pointer::parse(&"/a".repeat(NAMES_MAX + 1)),
+            Err(PointerError::TooLong)
+        );
+    }
+
+    #[test]
+    fn a_pointer_is_written_as_it_was_read() {
+        let mut paths = Paths::new();
+        for text in ["/a/b", "/a~1b/~0", "/a", "/x/0"] {
+            let id = paths.add(&Pointer::parse(text).unwrap());
+            assert_eq!(paths.pointer(id), text);
+        }
+    }
+
+    #[test]
+    fn a_member_on_the_way_that_is_named_twice_is_found() {
+        let mut paths = Paths::new();
+        paths.add(&Pointer::parse("/pos/lat").unwrap());
+        let duplicate = |document: &str| {
+            let mut slots = vec![None; paths.slot_count()];
+            paths
+                .scan(document, &mut slots)
+                .unwrap()
+                .duplicate
+                .map(|id| paths.pointer(id))
+        };
+        assert_eq!(
+            duplicate(r#"{"pos":{"lat":1},"pos":{}}"#).as_deref(),
+            Some("/pos")
+        );
+        assert_eq!(
+            duplicate(r#"{"pos":{"lat":1,"\u006cat":1}}"#).as_deref(),
+            Some("/pos/lat")
+        );
+        assert_eq!(duplicate(r#"{"pos":{"x":1,"x":1},"lat":1,"lat":2}"#), None);
+        assert_eq!(duplicate(r#"{"pos":[{"lat":1},{"lat":1}]}"#), None);
+    }
+
+    fn document() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 60, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((name(), inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["a", "b", "0", "1", "a/b", "~", "", "é\n"]).prop_map(String::from)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1_000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn values_are_found_where_serde_json_finds_them(
+            document in document(),
+            ways in prop::collection::vec(prop::collection::vec(name(), 1..4), 1..6),
+        ) {
+            let text = serde_json::to_string_pretty(&document).unwrap();
+            let mut paths = Paths::new();
+            let ids: Vec<_> = ways
+                .iter()
+                .map(|way| paths.add(&Pointer::of(&way.iter().map(String::as_str).collect::<Vec<_>>())))
+                .collect();
+            let mut slots = vec![None; paths.slot_count()];
+            let scanned = paths.scan(&text, &mut slots).unwrap();
+            prop_assert_eq!(scanned.duplicate, None);
+            for id in ids {
+                let ours = Paths::slot(&slots, id)
+                    .map(|slot| serde_json::from_str::<Value>(slot.text(&text)).unwrap());
+                // A document that is an array is not walked: records are objects.
+                let theirs = document.as_object().and_then(|_| document.pointer(&paths.pointer(id)));
+                prop_assert_eq!(ours.as_ref(), theirs);
+            }
+        }
     }
 }

@@ -50,18 +50,23 @@ pub(crate) fn read(source: &Source<'_>, rules: &ShapeRules) -> Result<RawShape, 
         Ok(RawShape::MultiPolygon(vec![reader.polygon()?]))
     } else {
         let center = reader.position()?;
-        Ok(RawShape::Circle { center, radius_m: radius_m(source)? })
+        Ok(RawShape::Circle {
+            center,
+            radius_m: radius_m(source)?,
+        })
     }
 }
 
 fn radius_m(source: &Source<'_>) -> Result<f64, Rejection> {
     let number = source.radius_m.filter(|slot| slot.kind.is_number());
-    number.and_then(|slot| slot.text(source.document).parse().ok()).ok_or_else(|| {
-        Rejection::new(
-            RejectionReason::InvalidRadius,
-            "a Point needs the number `properties.radius_m`",
-        )
-    })
+    number
+        .and_then(|slot| slot.text(source.document).parse().ok())
+        .ok_or_else(|| {
+            Rejection::new(
+                RejectionReason::InvalidRadius,
+                "a Point needs the number `properties.radius_m`",
+            )
+        })
 }
 
 /// Reads nested arrays of a text that was checked before; its own checks are on nesting and kinds alone.
@@ -118,7 +123,10 @@ impl Reader<'_> {
         self.scanner.skip_space();
         while !self.scanner.take(b']') {
             let start = self.scanner.clone();
-            let kind = self.scanner.skip_value(0).map_err(|error| self.broken(error))?;
+            let kind = self
+                .scanner
+                .skip_value(0)
+                .map_err(|error| self.broken(error))?;
             if !kind.is_number() {
                 return Err(self.refuse("a position has a member that is not a number"));
             }
@@ -131,7 +139,10 @@ impl Reader<'_> {
         if count < 2 {
             return Err(self.refuse("a position has fewer than two numbers"));
         }
-        Ok(Position { lon: ordinates[0], lat: ordinates[1] })
+        Ok(Position {
+            lon: ordinates[0],
+            lat: ordinates[1],
+        })
     }
 
     /// An array of what `item` reads.
@@ -161,10 +172,17 @@ impl Reader<'_> {
 
     fn refuse(&self, what: &str) -> Rejection {
         let at = self.base + self.scanner.at();
-        Rejection::new(RejectionReason::InvalidPosition, format!("{what}, at byte {at}"))
+        Rejection::new(
+            RejectionReason::InvalidPosition,
+            format!("{what}, at byte {at}"),
+        )
     }
 
     fn broken(&self, error: JsonError) -> Rejection {
-        JsonError { at: self.base + error.at, ..error }.into()
+        JsonError {
+            at: self.base + error.at,
+            ..error
+        }
+        .into()
     }
 }

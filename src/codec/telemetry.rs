@@ -91,13 +91,22 @@ impl fmt::Display for FieldsError {
         match self {
             Self::Pointer { key, error } => write!(f, "`telemetry.{key}`: {error}"),
             Self::Overlap { key, other } => {
-                write!(f, "`telemetry.{key}` and `telemetry.{other}` read the same member")
+                write!(
+                    f,
+                    "`telemetry.{key}` and `telemetry.{other}` read the same member"
+                )
             }
             Self::Overwrites { key } => {
-                write!(f, "`enriched.field` would overwrite what `telemetry.{key}` reads")
+                write!(
+                    f,
+                    "`enriched.field` would overwrite what `telemetry.{key}` reads"
+                )
             }
             Self::TooMany => {
-                write!(f, "the pointers of `[telemetry]` have more than {SLOTS_MAX} names together")
+                write!(
+                    f,
+                    "the pointers of `[telemetry]` have more than {SLOTS_MAX} names together"
+                )
             }
         }
     }
@@ -167,7 +176,10 @@ impl Fields {
         let mut fields = parsed.iter().map(|(_, pointer)| {
             pointer.as_ref().map(|pointer| {
                 let path = paths.add(pointer);
-                Field { path, pointer: paths.pointer(path).into() }
+                Field {
+                    path,
+                    pointer: paths.pointer(path).into(),
+                }
             })
         });
         let (id, time) = (fields.next().flatten(), fields.next().flatten());
@@ -175,15 +187,26 @@ impl Fields {
         drop(fields);
         let names = FieldNames::new(rules.field, rules.with_properties);
         let field = paths.add(&Pointer::of(&[rules.field]));
-        let properties =
-            names.properties_name().map(|name| paths.add(&Pointer::of(&[name.as_str()])));
+        let properties = names
+            .properties_name()
+            .map(|name| paths.add(&Pointer::of(&[name.as_str()])));
         if paths.slot_count() > SLOTS_MAX {
             problems.push(FieldsError::TooMany);
         }
         match (lat, lon) {
             (Some(lat), Some(lon)) if problems.is_empty() => {
                 let max_bytes = rules.max_bytes.min(u32::MAX as usize);
-                Ok(Self { paths, id, time, lat, lon, field, properties, names, max_bytes })
+                Ok(Self {
+                    paths,
+                    id,
+                    time,
+                    lat,
+                    lon,
+                    field,
+                    properties,
+                    names,
+                    max_bytes,
+                })
             }
             _ => Err(problems),
         }
@@ -268,15 +291,25 @@ impl Fields {
     /// The entity's id. No answer depends on it (the entity of a record is its key), so a record without one, or with
     /// null, is matched like any other; but where it stands it must be an id: a string or an integer.
     fn entity(&self, slots: &[Option<Slot>]) -> Result<Option<Slot>, Rejection> {
-        let Some(field) = &self.id else { return Ok(None) };
+        let Some(field) = &self.id else {
+            return Ok(None);
+        };
         match Paths::slot(slots, field.path) {
             Some(slot) if slot.kind.is_string() || slot.kind == json::Kind::Integer => {
                 Ok(Some(slot))
             }
-            None | Some(Slot { kind: json::Kind::Null, .. }) => Ok(None),
+            None
+            | Some(Slot {
+                kind: json::Kind::Null,
+                ..
+            }) => Ok(None),
             Some(slot) => Err(Rejection::new(
                 RejectionReason::WrongType,
-                format!("`{}` is {}, not a string or an integer", field.pointer, slot.kind.name()),
+                format!(
+                    "`{}` is {}, not a string or an integer",
+                    field.pointer,
+                    slot.kind.name()
+                ),
             )),
         }
     }
@@ -295,7 +328,10 @@ impl Fields {
 
 fn present(slots: &[Option<Slot>], field: &Field) -> Result<Slot, Rejection> {
     Paths::slot(slots, field.path).ok_or_else(|| {
-        Rejection::new(RejectionReason::MissingField, format!("`{}` is absent", field.pointer))
+        Rejection::new(
+            RejectionReason::MissingField,
+            format!("`{}` is absent", field.pointer),
+        )
     })
 }
 
@@ -325,10 +361,7 @@ fn coordinate(
 }
 
 /// Pointers that read one place, or that the enriched field would overwrite.
-fn clashes(
-    parsed: &[(&'static str, Option<Pointer>)],
-    rules: &FieldRules<'_>,
-) -> Vec<FieldsError> {
+fn clashes(parsed: &[(&'static str, Option<Pointer>)], rules: &FieldRules<'_>) -> Vec<FieldsError> {
     let mut problems = Vec::new();
     let names = FieldNames::new(rules.field, rules.with_properties);
     for (at, (key, pointer)) in parsed.iter().enumerate() {
@@ -338,7 +371,10 @@ fn clashes(
             if pointer.names().starts_with(other.names())
                 || other.names().starts_with(pointer.names())
             {
-                problems.push(FieldsError::Overlap { key, other: other_key });
+                problems.push(FieldsError::Overlap {
+                    key,
+                    other: other_key,
+                });
             }
         }
         let first = &pointer.names()[0];
@@ -347,4 +383,277 @@ fn clashes(
         }
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rejection::RejectionReason as Reason;
+
+    const NONE: RecordTimestamp = RecordTimestamp::Missing;
+
+    fn fields(rules: &FieldRules<'_>) -> Fields {
+        Fields::new(rules).unwrap()
+    }
+
+    fn decode(value: &str) -> Result<Decoded, Reason> {
+        fields(&FieldRules::default())
+            .decode(Some(value.as_bytes()), NONE)
+            .map_err(|rejection| rejection.reason)
+    }
+
+    fn event(time: i64, lat: f64, lon: f64) -> Event {
+        Event {
+            time: EventTime::clamped(time),
+            lon,
+            lat,
+        }
+    }
+
+    #[test]
+    fn fields_are_read_in_any_order_among_others() {
+        for value in [
+            r#"{"id":"b1","ts":5,"lat":30.25,"lon":-97.75}"#,
+            r#"{"lon":-97.75,"speed":{"lat":1,"ts":[]},"lat":30.25,"x":null,"ts":5}"#,
+            "{\n\t\"l\\u0061t\" : 30.25 ,\r\n \"ts\":\"1970-01-01T00:00:00.005Z\",\"lon\":-9775e-2 }\n",
+        ] {
+            assert_eq!(
+                decode(value).unwrap().event,
+                event(5, 30.25, -97.75),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn nested_fields_and_array_elements_are_read() {
+        let rules = FieldRules {
+            id: "/vehicle/id",
+            time: "/at/0",
+            lat: "/pos/c~1s/1",
+            lon: "/pos/c~1s/0",
+            ..FieldRules::default()
+        };
+        let value = br#"{"pos":{"x":1,"c/s":[-97.5,30.5,9]},"vehicle":{"id":7},"at":[5,6]}"#;
+        let decoded = fields(&rules).decode(Some(value), NONE).unwrap();
+        assert_eq!(decoded.event, event(5, 30.5, -97.5));
+        let id = decoded.id.unwrap();
+        assert_eq!(&value[id.range()], b"7");
+    }
+
+    #[test]
+    fn more_pointers_than_the_small_stack_holds_are_read() {
+        let deep = |last: &str| format!("/a/b/c/d/e/f/g/h/{last}");
+        let (lat, lon) = (deep("lat"), deep("lon"));
+        let rules = FieldRules {
+            lat: &lat,
+            lon: &lon,
+            ..FieldRules::default()
+        };
+        let open = "{\"a\":{\"b\":{\"c\":{\"d\":{\"e\":{\"f\":{\"g\":{\"h\":";
+        let value = format!("{open}{{\"lat\":1,\"lon\":2}}}}}}}}}}}}}}}},\"ts\":3}}");
+        let decoded = fields(&rules).decode(Some(value.as_bytes()), NONE).unwrap();
+        assert_eq!(decoded.event, event(3, 1.0, 2.0));
+    }
+
+    #[test]
+    fn the_time_of_the_record_is_used_where_configured() {
+        let fields = fields(&FieldRules {
+            time: TIME_OF_RECORD,
+            ..FieldRules::default()
+        });
+        let value = Some(br#"{"lat":1,"lon":2,"ts":"any","ts":"twice"}"#.as_slice());
+        for timestamp in [
+            RecordTimestamp::Create(EventTime::clamped(9)),
+            RecordTimestamp::LogAppend(EventTime::clamped(9)),
+        ] {
+            assert_eq!(
+                fields.decode(value, timestamp).unwrap().event.time,
+                EventTime::clamped(9)
+            );
+        }
+        assert_eq!(
+            fields.decode(value, NONE).unwrap_err().reason,
+            Reason::NoTimestamp
+        );
+    }
+
+    #[test]
+    fn each_way_to_be_wrong_has_its_reason() {
+        for (value, reason) in [
+            ("", Reason::EmptyValue),
+            (" ", Reason::NotJson),
+            ("hello", Reason::NotJson),
+            (r#"{"ts":1,"lat":NaN,"lon":2}"#, Reason::NotJson),
+            (r#"{"ts":1,"lat":1,"lon":2}{"#, Reason::NotJson),
+            (r#"{"ts":1,"lat":1e400,"lon":2}"#, Reason::NotJson),
+            ("\u{feff}{\"ts\":1,\"lat\":1,\"lon\":2}", Reason::NotJson),
+            ("null", Reason::NotAnObject),
+            (r#"[{"ts":1,"lat":1,"lon":2}]"#, Reason::NotAnObject),
+            ("{}", Reason::MissingField),
+            (r#"{"ts":1,"lon":2}"#, Reason::MissingField),
+            (r#"{"lat":1,"lon":2}"#, Reason::MissingField),
+            (r#"{"ts":1,"lat":"1","lon":2}"#, Reason::WrongType),
+            (r#"{"ts":1,"lat":null,"lon":2}"#, Reason::WrongType),
+            (r#"{"ts":1,"lat":[1],"lon":2}"#, Reason::WrongType),
+            (r#"{"ts":null,"lat":1,"lon":2}"#, Reason::WrongType),
+            (r#"{"ts":true,"lat":1,"lon":2}"#, Reason::WrongType),
+            (r#"{"ts":"yesterday","lat":1,"lon":2}"#, Reason::TimeRange),
+            (r#"{"ts":1e300,"lat":1,"lon":2}"#, Reason::TimeRange),
+            (
+                r#"{"ts":1,"lat":90.00000000000001421,"lon":2}"#,
+                Reason::CoordinateRange,
+            ),
+            (r#"{"ts":1,"lat":-91,"lon":2}"#, Reason::CoordinateRange),
+            (r#"{"ts":1,"lat":1,"lon":180.5}"#, Reason::CoordinateRange),
+            (r#"{"ts":1,"lat":1,"lon":2,"lat":1}"#, Reason::DuplicateKey),
+            (
+                r#"{"ts":1,"lat":1,"lon":2,"\u006cat":1}"#,
+                Reason::DuplicateKey,
+            ),
+            (
+                r#"{"id":1,"id":1,"ts":1,"lat":1,"lon":2}"#,
+                Reason::DuplicateKey,
+            ),
+            (
+                r#"{"zones":1,"ts":1,"lat":1,"lon":2,"zone\u0073":1}"#,
+                Reason::DuplicateKey,
+            ),
+            (r#"{"id":{},"ts":1,"lat":1,"lon":2}"#, Reason::WrongType),
+            (r#"{"id":1.5,"ts":1,"lat":1,"lon":2}"#, Reason::WrongType),
+        ] {
+            assert_eq!(decode(value).unwrap_err(), reason, "{value}");
+        }
+        let null = fields(&FieldRules::default()).decode(None, NONE);
+        assert_eq!(null.unwrap_err().reason, Reason::NullValue);
+    }
+
+    #[test]
+    fn bounds_and_zero_are_positions() {
+        for (lat, lon) in [
+            ("90", "180"),
+            ("-90.0", "-180.0"),
+            ("0", "0"),
+            ("-0", "-0.0"),
+        ] {
+            assert!(decode(&format!("{{\"ts\":1,\"lat\":{lat},\"lon\":{lon}}}")).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_record_without_an_id_or_with_null_is_matched_all_the_same() {
+        for value in [
+            r#"{"ts":1,"lat":1,"lon":2}"#,
+            r#"{"id":null,"ts":1,"lat":1,"lon":2}"#,
+        ] {
+            assert_eq!(decode(value).unwrap().id, None, "{value}");
+        }
+    }
+
+    #[test]
+    fn members_that_no_pointer_reads_may_be_named_twice() {
+        assert!(
+            decode(
+                r#"{"x":1,"ts":1,"lat":1,"x":1,"lon":2,"zones_properties":1,"zones_properties":2}"#
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_value_over_max_bytes_is_refused_before_it_is_looked_at() {
+        let fields = fields(&FieldRules {
+            max_bytes: 10,
+            ..FieldRules::default()
+        });
+        let reason = |value: &[u8]| fields.decode(Some(value), NONE).unwrap_err().reason;
+        assert_eq!(reason(&[0xff; 11]), Reason::TooLarge);
+        assert_eq!(reason(&[0xff; 10]), Reason::NotJson);
+    }
+
+    #[test]
+    fn every_problem_of_a_configuration_is_reported_at_once() {
+        let rules = FieldRules {
+            id: "id",
+            time: "/a/b",
+            lat: "/a",
+            lon: "/zones/0",
+            ..FieldRules::default()
+        };
+        assert_eq!(
+            Fields::new(&rules).unwrap_err(),
+            [
+                FieldsError::Pointer {
+                    key: "id",
+                    error: PointerError::NoSlash
+                },
+                FieldsError::Overlap {
+                    key: "time",
+                    other: "lat"
+                },
+                FieldsError::Overwrites { key: "lon" },
+            ]
+        );
+        let long = "/x".repeat(30);
+        let (lat, lon) = (format!("{long}/lat"), format!("/y{long}/lon"));
+        let rules = FieldRules {
+            lat: &lat,
+            lon: &lon,
+            ..FieldRules::default()
+        };
+        assert_eq!(Fields::new(&rules).unwrap_err(), [FieldsError::TooMany]);
+        assert!(
+            Fields::new(&FieldRules {
+                id: "",
+                ..FieldRules::default()
+            })
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn no_detail_quotes_the_payload() {
+        for value in [
+            r#"{"secret":"hunter2","ts":"hunter2","lat":1,"lon":2}"#,
+            r#"{"secret":"hunter2","ts":1,"lat":"hunter2","lon":2}"#,
+            r#"{"secret":"hunter2" hunter2"#,
+        ] {
+            let rejection = fields(&FieldRules::default())
+                .decode(Some(value.as_bytes()), NONE)
+                .unwrap_err();
+            assert!(!rejection.to_string().contains("hunter2"), "{rejection}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 2_000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn numbers_are_read_with_the_bits_that_serde_json_gives(
+            text in prop_oneof![
+                (-90.0..90.0).prop_map(|n: f64| n.to_string()),
+                r"-?[1-8]?[0-9]\.[0-9]{1,40}",
+                r"-?[1-8]\.[0-9]{1,25}[eE][-+]?[01]",
+                r"-?0\.[0-9]{1,30}e-[0-9]{1,3}",
+            ],
+        ) {
+            let value = format!("{{\"ts\":1,\"lat\":{text},\"lon\":{text}}}");
+            let theirs: serde_json::Value = serde_json::from_str(&value).unwrap();
+            let theirs = theirs["lat"].as_f64().unwrap();
+            let ours = decode(&value).unwrap().event;
+            prop_assert_eq!(ours.lat.to_bits(), theirs.to_bits());
+            prop_assert_eq!(ours.lon.to_bits(), theirs.to_bits());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(value in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(fields(&FieldRules::default()).decode(Some(&value), NONE).is_err());
+        }
+    }
 }

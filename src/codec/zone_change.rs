@@ -44,7 +44,12 @@ impl ZoneRules {
             }
         }
         let max_bytes = max_bytes.min(u32::MAX as usize);
-        Self { shape, max_bytes, properties: carried, members }
+        Self {
+            shape,
+            max_bytes,
+            properties: carried,
+            members,
+        }
     }
 }
 
@@ -118,12 +123,19 @@ pub fn decode(
         return Ok(removal(key, None, None));
     };
     if value.is_empty() {
-        return Err(Rejection::new(RejectionReason::EmptyValue, "a deletion has a null value"));
+        return Err(Rejection::new(
+            RejectionReason::EmptyValue,
+            "a deletion has a null value",
+        ));
     }
     if value.len() > rules.max_bytes {
         return Err(Rejection::new(
             RejectionReason::TooLarge,
-            format!("{} bytes, at most {} are read", value.len(), rules.max_bytes),
+            format!(
+                "{} bytes, at most {} are read",
+                value.len(),
+                rules.max_bytes
+            ),
         ));
     }
     let document = Document::scan(json::utf8(value)?, rules)?;
@@ -134,7 +146,11 @@ pub fn decode(
             "the key is not the zone id of the value",
         ));
     }
-    if document.is_deletion()? { document.removal(id) } else { document.upsert(id) }
+    if document.is_deletion()? {
+        document.removal(id)
+    } else {
+        document.upsert(id)
+    }
 }
 
 fn removal(
@@ -142,7 +158,13 @@ fn removal(
     effective_at: Option<EventTime>,
     version: Option<i64>,
 ) -> DecodedChange {
-    DecodedChange { zone_id, change: ZoneChange::Remove, effective_at, expires_at: None, version }
+    DecodedChange {
+        zone_id,
+        change: ZoneChange::Remove,
+        effective_at,
+        expires_at: None,
+        version,
+    }
 }
 
 /// A checked document with the places of its members.
@@ -187,7 +209,10 @@ impl<'a> Document<'a> {
         let found = self
             .member(members.id)
             .map(|slot| ("id", slot))
-            .or_else(|| self.member(members.zone_id).map(|slot| ("properties.zone_id", slot)));
+            .or_else(|| {
+                self.member(members.zone_id)
+                    .map(|slot| ("properties.zone_id", slot))
+            });
         let Some((name, slot)) = found else {
             return Err(Rejection::new(
                 RejectionReason::MissingField,
@@ -230,7 +255,10 @@ impl<'a> Document<'a> {
                 "`type` is not `Feature`, and it is no deletion",
             ));
         }
-        if self.member(members.properties).is_some_and(|slot| slot.kind != Kind::Object) {
+        if self
+            .member(members.properties)
+            .is_some_and(|slot| slot.kind != Kind::Object)
+        {
             return Err(wrong_type("properties", "an object or null"));
         }
         let effective_at = self.instant(members.effective_at, "properties.effective_at")?;
@@ -261,11 +289,15 @@ impl<'a> Document<'a> {
     }
 
     fn instant(&self, path: PathId, name: &str) -> Result<Option<EventTime>, Rejection> {
-        self.member(path).map(|slot| instant::read(self.text, slot, name)).transpose()
+        self.member(path)
+            .map(|slot| instant::read(self.text, slot, name))
+            .transpose()
     }
 
     fn version(&self, path: PathId, name: &str) -> Result<Option<i64>, Rejection> {
-        let Some(slot) = self.member(path) else { return Ok(None) };
+        let Some(slot) = self.member(path) else {
+            return Ok(None);
+        };
         let version = (slot.kind == Kind::Integer).then(|| slot.text(self.text).parse().ok());
         match version.flatten() {
             Some(version) => Ok(Some(version)),
@@ -300,7 +332,9 @@ pub(crate) fn read_id(document: &str, slot: Slot, name: &str) -> Result<ZoneId, 
             let fits = text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok();
             (fits && text != "-0").then(|| text.to_owned())
         }
-        _ => slot.string(document).map(|string| unescape(string.raw).collect()),
+        _ => slot
+            .string(document)
+            .map(|string| unescape(string.raw).collect()),
     };
     match id {
         Some(id) if !id.is_empty() => Ok(ZoneId::new(&id)),
@@ -312,5 +346,361 @@ pub(crate) fn read_id(document: &str, slot: Slot, name: &str) -> Result<ZoneId, 
 }
 
 fn wrong_type(name: &str, expected: &str) -> Rejection {
-    Rejection::new(RejectionReason::WrongType, format!("`{name}` is not {expected}"))
+    Rejection::new(
+        RejectionReason::WrongType,
+        format!("`{name}` is not {expected}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Position;
+    use crate::rejection::RejectionReason as Reason;
+
+    const SQUARE: &str = r#"{"type":"Polygon","coordinates":[[[0,0],[2,0],[2,2],[0,2],[0,0]]]}"#;
+
+    fn rules() -> ZoneRules {
+        ZoneRules::new(ShapeRules::default(), 1 << 20, &[])
+    }
+
+    fn decoded(key: &str, value: &str) -> Result<DecodedChange, Reason> {
+        decode(Some(key.as_bytes()), Some(value.as_bytes()), &rules())
+            .map_err(|rejection| rejection.reason)
+    }
+
+    fn feature(members: &str) -> String {
+        format!(r#"{{"type":"Feature","geometry":{SQUARE},{members}}}"#)
+    }
+
+    fn shape(geometry: &str) -> Result<DecodedChange, Reason> {
+        decoded(
+            "z",
+            &format!(r#"{{"type":"Feature","id":"z","geometry":{geometry},"properties":null}}"#),
+        )
+    }
+
+    fn zone(change: &DecodedChange) -> &Zone {
+        match &change.change {
+            ZoneChange::Upsert(zone) => zone,
+            ZoneChange::Remove => panic!("a removal"),
+        }
+    }
+
+    fn covers(change: &DecodedChange, lon: f64, lat: f64) -> bool {
+        zone(change).area.covers(Position { lon, lat })
+    }
+
+    #[test]
+    fn a_feature_is_an_upsert_with_all_it_says() {
+        let value = feature(
+            r#""bbox":[0,0,2,2],"properties":{"expires_at":"1970-01-01T00:00:02Z","name":"x",
+            "version":-3,"effective_at":1000},"id":"z""#,
+        );
+        let change = decoded("z", &value).unwrap();
+        assert_eq!(change.zone_id.as_str(), "z");
+        assert_eq!(change.effective_at, EventTime::from_millis(1000));
+        assert_eq!(change.expires_at, EventTime::from_millis(2000));
+        assert_eq!(change.version, Some(-3));
+        assert_eq!(zone(&change).version, Some(-3));
+        assert_eq!(&*zone(&change).id_json, "\"z\"");
+        assert_eq!(zone(&change).properties_json, None);
+        assert!(covers(&change, 1.0, 1.0) && !covers(&change, 3.0, 1.0));
+    }
+
+    #[test]
+    fn null_members_are_as_good_as_absent() {
+        let value = feature(
+            r#""id":null,"properties":{"zone_id":"z","effective_at":null,"expires_at":null,"version":null}"#,
+        );
+        let change = decoded("z", &value).unwrap();
+        assert_eq!(
+            (change.effective_at, change.expires_at, change.version),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn ids_are_strings_or_integers_in_shortest_decimal() {
+        for (id, key) in [
+            ("\"7\"", "7"),
+            ("7", "7"),
+            ("-7", "-7"),
+            ("0", "0"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("-9223372036854775808", "-9223372036854775808"),
+            ("\"07\"", "07"),
+            ("\"a\\u0020\\u00e9\\ud83d\\ude00\"", "a é😀"),
+        ] {
+            let change = decoded(key, &feature(&format!("\"id\":{id}"))).unwrap();
+            assert_eq!(change.zone_id.as_str(), key);
+            let by_property = feature(&format!("\"properties\":{{\"zone_id\":{id}}}"));
+            assert_eq!(decoded(key, &by_property).unwrap().zone_id.as_str(), key);
+        }
+        let both = feature("\"id\":1,\"properties\":{\"zone_id\":\"other\"}");
+        assert!(decoded("1", &both).is_ok(), "`id` comes first");
+        assert_eq!(decoded("other", &both).unwrap_err(), Reason::KeyMismatch);
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for id in [
+            "\"\"",
+            "1.0",
+            "1e3",
+            "-0",
+            "18446744073709551616",
+            "true",
+            "[1]",
+            "{}",
+        ] {
+            let value = feature(&format!("\"id\":{id}"));
+            assert_eq!(decoded("z", &value).unwrap_err(), Reason::InvalidId, "{id}");
+        }
+        assert_eq!(
+            decoded("z", &feature("\"properties\":{}")).unwrap_err(),
+            Reason::MissingField
+        );
+    }
+
+    #[test]
+    fn the_key_is_the_zone_id() {
+        let value = feature("\"id\":\"z\"");
+        for key in ["y", "z ", "Z", "zz"] {
+            assert_eq!(
+                decoded(key, &value).unwrap_err(),
+                Reason::KeyMismatch,
+                "{key}"
+            );
+        }
+        let of_key =
+            |key: Option<&[u8]>| decode(key, Some(value.as_bytes()), &rules()).unwrap_err();
+        for key in [None, Some(b"".as_slice()), Some(b"\xff".as_slice())] {
+            assert_eq!(of_key(key).reason, Reason::NoKey);
+            assert_eq!(zone_of_key(key), None);
+        }
+        assert_eq!(zone_of_key(Some(b"z")), Some(ZoneId::new("z")));
+    }
+
+    #[test]
+    fn a_tombstone_and_a_deletion_remove() {
+        let change = decode(Some(b"z"), None, &rules()).unwrap();
+        assert!(matches!(change.change, ZoneChange::Remove));
+        assert_eq!(change.effective_at, None);
+        for (value, effective_at, version) in [
+            (r#"{"id":"z","deleted":true}"#, None, None),
+            (
+                r#"{"deleted":true,"id":"z","effective_at":5,"version":2}"#,
+                Some(5),
+                Some(2),
+            ),
+            (
+                r#"{"deleted":true,"properties":{"zone_id":"z","effective_at":6,"version":3}}"#,
+                Some(6),
+                Some(3),
+            ),
+            (
+                r#"{"deleted":true,"id":"z","effective_at":5,"properties":{"effective_at":6}}"#,
+                Some(5),
+                None,
+            ),
+            (
+                r#"{"type":"Feature","id":"z","geometry":null,"properties":null,"deleted":true}"#,
+                None,
+                None,
+            ),
+        ] {
+            let change = decoded("z", value).unwrap();
+            assert!(matches!(change.change, ZoneChange::Remove), "{value}");
+            assert_eq!(
+                change.effective_at.map(EventTime::millis),
+                effective_at,
+                "{value}"
+            );
+            assert_eq!(change.version, version, "{value}");
+            assert_eq!(change.expires_at, None);
+        }
+        assert!(matches!(
+            decoded("z", &feature("\"id\":\"z\",\"deleted\":false"))
+                .unwrap()
+                .change,
+            ZoneChange::Upsert(_)
+        ));
+    }
+
+    #[test]
+    fn configured_properties_are_carried_in_configured_order_with_their_bytes() {
+        let carried = ["b", "a\"", "b", "missing", "zone_id"].map(str::to_owned);
+        let rules = ZoneRules::new(ShapeRules::default(), 1 << 20, &carried);
+        let value = feature(r#""properties":{"zone_id":"z","a\u0022":[ 1.50 ],"b":null,"c":1}"#);
+        let change = decode(Some(b"z"), Some(value.as_bytes()), &rules).unwrap();
+        assert_eq!(
+            zone(&change).properties_json.as_deref(),
+            Some(r#"{"b":null,"a\"":[ 1.50 ],"zone_id":"z"}"#)
+        );
+    }
+
+    #[test]
+    fn each_way_to_be_wrong_has_its_reason() {
+        let geometry =
+            |geometry: &str| format!(r#"{{"type":"Feature","id":"z","geometry":{geometry}}}"#);
+        let cases = [
+            (String::new(), Reason::EmptyValue),
+            ("{".into(), Reason::NotJson),
+            ("null".into(), Reason::NotAnObject),
+            (
+                format!("[{}]", feature("\"id\":\"z\"")),
+                Reason::NotAnObject,
+            ),
+            (r#"{"id":"z"}"#.into(), Reason::NotAFeature),
+            (r#"{"id":"z","deleted":false}"#.into(), Reason::NotAFeature),
+            (r#"{"id":"z","deleted":"true"}"#.into(), Reason::WrongType),
+            (r#"{"deleted":true}"#.into(), Reason::MissingField),
+            (r#"{"id":"z","type":"feature"}"#.into(), Reason::NotAFeature),
+            (
+                r#"{"id":"z","type":["Feature"]}"#.into(),
+                Reason::NotAFeature,
+            ),
+            (
+                r#"{"id":"z","type":"FeatureCollection","features":[]}"#.into(),
+                Reason::NotAFeature,
+            ),
+            (
+                r#"{"id":"z","type":"Polygon","coordinates":[]}"#.into(),
+                Reason::NotAFeature,
+            ),
+            (
+                r#"{"id":"z","type":"Feature"}"#.into(),
+                Reason::GeometryType,
+            ),
+            (geometry("null"), Reason::GeometryType),
+            (geometry("[]"), Reason::GeometryType),
+            (geometry("{}"), Reason::GeometryType),
+            (
+                geometry(r#"{"type":"GeometryCollection","geometries":[]}"#),
+                Reason::GeometryType,
+            ),
+            (
+                geometry(r#"{"type":"LineString","coordinates":[[0,0],[1,1]]}"#),
+                Reason::GeometryType,
+            ),
+            (
+                geometry(r#"{"type":"polygon","coordinates":[]}"#),
+                Reason::GeometryType,
+            ),
+            (geometry(r#"{"type":"Polygon"}"#), Reason::MissingField),
+            (
+                geometry(r#"{"type":"Point","coordinates":[0,0]}"#),
+                Reason::InvalidRadius,
+            ),
+            (feature("\"id\":\"z\",\"properties\":[]"), Reason::WrongType),
+            (
+                feature("\"id\":\"z\",\"properties\":{\"version\":1.5}"),
+                Reason::WrongType,
+            ),
+            (
+                feature("\"id\":\"z\",\"properties\":{\"version\":\"1\"}"),
+                Reason::WrongType,
+            ),
+            (
+                feature("\"id\":\"z\",\"properties\":{\"effective_at\":\"soon\"}"),
+                Reason::TimeRange,
+            ),
+            (
+                feature("\"id\":\"z\",\"properties\":{\"expires_at\":[]}"),
+                Reason::WrongType,
+            ),
+            (feature("\"id\":\"z\",\"id\":\"z\""), Reason::DuplicateKey),
+            (
+                feature(&format!("\"id\":\"z\",\"geometry\":{SQUARE}")),
+                Reason::DuplicateKey,
+            ),
+            (
+                feature("\"id\":\"z\",\"properties\":{\"version\":1,\"version\":2}"),
+                Reason::DuplicateKey,
+            ),
+        ];
+        for (value, reason) in cases {
+            assert_eq!(decoded("z", &value).unwrap_err(), reason, "{value}");
+        }
+    }
+
+    #[test]
+    fn radius_must_be_a_number() {
+        for radius in ["\"5\"", "null", "true", "[5]"] {
+            let value = format!(
+                r#"{{"type":"Feature","id":"z","geometry":{{"type":"Point","coordinates":[1,2]}},
+                "properties":{{"radius_m":{radius}}}}}"#
+            );
+            assert_eq!(
+                decoded("z", &value).unwrap_err(),
+                Reason::InvalidRadius,
+                "{radius}"
+            );
+        }
+    }
+
+    #[test]
+    fn heights_are_ignored_and_members_may_come_in_any_order() {
+        let change = shape(
+            r#"{"coordinates":[[[[0,0,5],[2,0],[2,2,1,7],[0,2,-1e3],[0,0]]]],"type":"MultiPolygon"}"#,
+        )
+        .unwrap();
+        assert!(covers(&change, 1.0, 1.0));
+    }
+
+    #[test]
+    fn positions_that_are_none_are_refused() {
+        for coordinates in [
+            "[[[0,0],[2,0],[2],[0,0]]]",
+            "[[[0,0],[2,0],[],[0,0]]]",
+            "[[[0,0],[2,0],[2,\"2\"],[0,0]]]",
+            "[[[0,0],[2,0],[2,2,null],[0,0]]]",
+            "[[[0,0],[2,0],[2,[2]],[0,0]]]",
+            "[[[0,0],[2,0],null,[0,0]]]",
+            "[[[0,0],[2,0],{\"x\":1},[0,0]]]",
+            "[[0,0],[2,0],[2,2],[0,0]]",
+            "[[[[0,0],[2,0],[2,2],[0,0]]]]",
+            "[0,0]",
+            "7",
+            "{}",
+            "\"0,0 2,0\"",
+        ] {
+            let geometry = format!("{{\"type\":\"Polygon\",\"coordinates\":{coordinates}}}");
+            assert_eq!(
+                shape(&geometry).unwrap_err(),
+                Reason::InvalidPosition,
+                "{coordinates}"
+            );
+        }
+    }
+
+    #[test]
+    fn caps_are_judged_before_the_shape_is() {
+        let shape = ShapeRules {
+            vertices_max: 5,
+            parts_max: 2,
+            ..ShapeRules::default()
+        };
+        let rules = ZoneRules::new(shape, 400, &[]);
+        let reason = |coordinates: &str| {
+            let value = format!(
+                r#"{{"type":"Feature","id":"z","geometry":{{"type":"MultiPolygon","coordinates":{coordinates}}}}}"#
+            );
+            decode(Some(b"z"), Some(value.as_bytes()), &rules)
+                .map_err(|r| r.reason)
+                .err()
+        };
+        assert_eq!(reason("[[[[0,0],[2,0],[2,2],[0,2],[0,0]]]]"), None);
+        assert_eq!(
+            reason("[[[[0,0],[2,0],[2,2],[1,3],[0,2],[0,0]]]]"),
+            Some(Reason::TooManyVertices)
+        );
+        assert_eq!(reason("[[[],[]],[[]]]"), Some(Reason::TooManyParts));
+        assert_eq!(reason("[[],[],[]]"), Some(Reason::TooManyParts));
+        assert_eq!(
+            reason(&format!("[{}]", " ".repeat(400))),
+            Some(Reason::TooLarge)
+        );
+    }
 }
