@@ -1,7 +1,25 @@
 //! What a shape is: validation, normalisation (winding, closing, ±180°, poles), circles and the exact `covers`.
-//! The only home of `geo`. Boundary belongs to the zone (DESIGN 5). Knows nothing of JSON, Kafka or time.
+//! Boundary belongs to the zone (DESIGN 5). Knows nothing of JSON, Kafka or time.
+//!
+//! `ring` understands what is written, `validate` and `sweep` judge it, `repair` mends it, `polygons` and `circle`
+//! answer; `exact` holds the predicates that all of them rest on.
+
+mod circle;
+mod envelope;
+mod exact;
+mod polygons;
+mod repair;
+mod ring;
+mod status;
+mod stripes;
+mod sweep;
+mod validate;
 
 use crate::rejection::{Rejection, RejectionReason};
+pub use circle::{Circle, EARTH_RADIUS_M, distance_m};
+use polygons::Polygons;
+use ring::Ring;
+pub use stripes::Crossing;
 
 /// A place: degrees, WGS 84.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -49,7 +67,11 @@ pub struct ShapeRules {
 
 impl Default for ShapeRules {
     fn default() -> Self {
-        Self { on_invalid: OnInvalid::Reject, vertices_max: 1_000_000, parts_max: 10_000 }
+        Self {
+            on_invalid: OnInvalid::Reject,
+            vertices_max: 1_000_000,
+            parts_max: 10_000,
+        }
     }
 }
 
@@ -66,86 +88,234 @@ pub struct Envelope {
     pub lat_max: f64,
 }
 
+/// An edge of an area as it is stored: straight in lon and lat.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Edge {
+    /// Where it begins; longitudes are within -180 to 180.
+    pub from: Position,
+    /// Where it ends.
+    pub to: Position,
+    /// Whether it crosses the antimeridian, and which way: then it goes on at the other side of the map.
+    pub crosses: Option<Crossing>,
+}
+
 /// The area of a zone: valid, normalised, immutable.
 #[derive(Clone, Debug)]
 pub struct Area {
-    polygons: Vec<Vec<Vec<Position>>>,
+    form: Form,
+    interior_point: Position,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Polygons(Polygons),
+    Circle(Circle),
 }
 
 impl Area {
-    /// Understands a shape.
+    /// Understands a shape. Counts are checked first, then numbers, then rings, then how they lie to each other.
     ///
     /// # Errors
     /// A [`Rejection`] that names the rule the shape broke.
-    pub fn new(raw: RawShape, _rules: &ShapeRules) -> Result<Self, Rejection> {
+    pub fn new(raw: RawShape, rules: &ShapeRules) -> Result<Self, Rejection> {
         match raw {
-            RawShape::MultiPolygon(polygons) => Ok(Self { polygons }),
-            RawShape::Circle { .. } => {
-                Err(Rejection::new(RejectionReason::GeometryType, "circles come with the geometry"))
+            RawShape::MultiPolygon(polygons) => {
+                check_caps(&polygons, rules)?;
+                check_numbers(polygons.iter().flatten().flatten())?;
+                let rings = read_rings(&polygons, rules.on_invalid)?;
+                Ok(Self::of_polygons(&judge(rings, rules)?))
+            }
+            RawShape::Circle { center, radius_m } => {
+                check_numbers([&center])?;
+                let circle = Circle::new(center, radius_m)?;
+                Ok(Self {
+                    interior_point: circle.center(),
+                    form: Form::Circle(circle),
+                })
             }
         }
     }
 
-    /// Whether the area covers the place, boundary included, exactly.
+    fn of_polygons(rings: &[Ring]) -> Self {
+        let polygons = Polygons::new(rings);
+        Self {
+            interior_point: polygons.interior_point(),
+            form: Form::Polygons(polygons),
+        }
+    }
+
+    /// Whether the area covers the place, boundary included, exactly. The longitude is within -180 to 180, which are
+    /// one meridian.
     #[must_use]
     pub fn covers(&self, at: Position) -> bool {
-        let mut inside = false;
-        for ring in self.polygons.iter().flatten() {
-            for edge in ring.windows(2) {
-                let (a, b) = if edge[0].lat <= edge[1].lat { (edge[0], edge[1]) } else { (edge[1], edge[0]) };
-                let side = robust::orient2d(
-                    robust::Coord { x: a.lon, y: a.lat },
-                    robust::Coord { x: b.lon, y: b.lat },
-                    robust::Coord { x: at.lon, y: at.lat },
-                );
-                let in_box = at.lat >= a.lat
-                    && at.lat <= b.lat
-                    && at.lon >= a.lon.min(b.lon)
-                    && at.lon <= a.lon.max(b.lon);
-                if side == 0.0 && in_box {
-                    return true;
-                }
-                if a.lat <= at.lat && at.lat < b.lat && side < 0.0 {
-                    inside = !inside;
-                }
-            }
+        match &self.form {
+            Form::Polygons(polygons) => polygons.covers(at),
+            Form::Circle(circle) => circle.covers(at),
         }
-        inside
     }
 
-    /// Rectangles that together hold every place of the area, within lon -180 to 180.
+    /// One or two rectangles that together hold every place of the area, within lon -180 to 180; a place on the
+    /// antimeridian under both its names.
     #[must_use]
     pub fn envelopes(&self) -> Vec<Envelope> {
-        let mut all = Envelope {
-            lon_min: f64::INFINITY,
-            lat_min: f64::INFINITY,
-            lon_max: f64::NEG_INFINITY,
-            lat_max: f64::NEG_INFINITY,
-        };
-        for at in self.polygons.iter().flatten().flatten() {
-            all.lon_min = all.lon_min.min(at.lon);
-            all.lat_min = all.lat_min.min(at.lat);
-            all.lon_max = all.lon_max.max(at.lon);
-            all.lat_max = all.lat_max.max(at.lat);
+        match &self.form {
+            Form::Polygons(polygons) => polygons.envelopes().to_vec(),
+            Form::Circle(circle) => circle.envelopes(),
         }
-        vec![all]
     }
 
-    /// A place that the area covers: what validation before a publish looks up.
+    /// A place that the area covers, inside where doubles have one there: what validation before a publish looks up.
     #[must_use]
     pub fn interior_point(&self) -> Position {
-        self.polygons[0][0][0]
+        self.interior_point
     }
 
-    /// How many vertices it has.
+    /// How many vertices it has, closing ones apart. A circle has none.
     #[must_use]
     pub fn vertex_count(&self) -> usize {
-        self.polygons.iter().flatten().map(Vec::len).sum()
+        match &self.form {
+            Form::Polygons(polygons) => polygons.vertex_count(),
+            Form::Circle(_) => 0,
+        }
     }
 
     /// What it occupies, in bytes.
     #[must_use]
     pub fn byte_len(&self) -> usize {
-        self.vertex_count() * size_of::<Position>()
+        size_of::<Self>()
+            + match &self.form {
+                Form::Polygons(polygons) => polygons.byte_len(),
+                Form::Circle(_) => 0,
+            }
+    }
+
+    /// The circle, if it is one.
+    #[must_use]
+    pub fn circle(&self) -> Option<&Circle> {
+        match &self.form {
+            Form::Polygons(_) => None,
+            Form::Circle(circle) => Some(circle),
+        }
+    }
+
+    /// The rings of all polygons, each with its first vertex again at its end; a circle has none.
+    pub fn rings(&self) -> impl Iterator<Item = &[Position]> {
+        self.polygons().into_iter().flat_map(Polygons::rings)
+    }
+
+    /// The edges of all rings; a circle has none. A place that is on no edge is inside if the number of edges on its
+    /// meridian south of it is odd, or even where the area [covers the south pole](Self::covers_south_pole).
+    pub fn edges(&self) -> impl Iterator<Item = Edge> {
+        self.polygons().into_iter().flat_map(Polygons::edges)
+    }
+
+    /// Whether a ring round the south pole is part of it.
+    #[must_use]
+    pub fn covers_south_pole(&self) -> bool {
+        self.polygons().is_some_and(Polygons::covers_south_pole)
+    }
+
+    fn polygons(&self) -> Option<&Polygons> {
+        match &self.form {
+            Form::Polygons(polygons) => Some(polygons),
+            Form::Circle(_) => None,
+        }
+    }
+}
+
+/// Checks the counts: nothing else of the shape is read before.
+fn check_caps(polygons: &[Vec<Vec<Position>>], rules: &ShapeRules) -> Result<(), Rejection> {
+    if polygons.is_empty() || polygons.iter().any(Vec::is_empty) {
+        return Err(Rejection::new(
+            RejectionReason::EmptyGeometry,
+            "the geometry has no polygon, or one without rings",
+        ));
+    }
+    let parts: usize = polygons.iter().map(Vec::len).sum();
+    if parts > rules.parts_max {
+        return Err(Rejection::new(
+            RejectionReason::TooManyParts,
+            format!(
+                "{parts} polygons and holes, at most {} are allowed",
+                rules.parts_max
+            ),
+        ));
+    }
+    // What references to edges can name bounds the cap itself.
+    let vertices_max = rules
+        .vertices_max
+        .min(stripes::VERTICES_MAX - rules.parts_max.min(1 << 29));
+    let vertices: usize = polygons.iter().flatten().map(Vec::len).sum();
+    if vertices > vertices_max {
+        return Err(Rejection::new(
+            RejectionReason::TooManyVertices,
+            format!("{vertices} vertices, at most {vertices_max} are allowed"),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that coordinates are finite and in range: longitudes may be written from -180 to 180 or from 0 to 360.
+fn check_numbers<'a>(positions: impl IntoIterator<Item = &'a Position>) -> Result<(), Rejection> {
+    let is_right =
+        |at: &Position| (-180.0..=360.0).contains(&at.lon) && (-90.0..=90.0).contains(&at.lat);
+    match positions.into_iter().position(|at| !is_right(at)) {
+        None => Ok(()),
+        Some(index) => Err(Rejection::new(
+            RejectionReason::CoordinateRange,
+            format!(
+                "position {} is not finite or outside lon -180 to 360, lat -90 to 90",
+                index + 1
+            ),
+        )),
+    }
+}
+
+/// Reads every ring; with repair, those without area are left out.
+fn read_rings(
+    polygons: &[Vec<Vec<Position>>],
+    on_invalid: OnInvalid,
+) -> Result<Vec<Ring>, Rejection> {
+    let mut rings = Vec::new();
+    for (polygon, written) in polygons.iter().enumerate() {
+        for (number, positions) in written.iter().enumerate() {
+            match Ring::new(polygon, number, positions) {
+                Ok(ring) => rings.push(ring),
+                Err(rejection) if on_invalid == OnInvalid::Repair && has_no_area(&rejection) => {}
+                Err(rejection) => return Err(rejection),
+            }
+        }
+    }
+    Ok(rings)
+}
+
+fn has_no_area(rejection: &Rejection) -> bool {
+    matches!(
+        rejection.reason,
+        RejectionReason::RingTooShort | RejectionReason::RingWithoutArea
+    )
+}
+
+/// Checks the rings, and repairs them if they are to be.
+fn judge(rings: Vec<Ring>, rules: &ShapeRules) -> Result<Vec<Ring>, Rejection> {
+    if rings.is_empty() {
+        return Err(Rejection::new(
+            RejectionReason::RepairFailed,
+            "no ring has an area",
+        ));
+    }
+    match (validate::check(&rings), rules.on_invalid) {
+        (Ok(()), _) => Ok(rings),
+        (Err(rejection), OnInvalid::Reject) => Err(rejection),
+        (Err(_), OnInvalid::Repair) => {
+            let repaired = repair::repair(&rings, rules)?;
+            match validate::check(&repaired) {
+                Ok(()) => Ok(repaired),
+                Err(rejection) => Err(Rejection::new(
+                    RejectionReason::RepairFailed,
+                    format!("the repaired area is not valid: {rejection}"),
+                )),
+            }
+        }
     }
 }

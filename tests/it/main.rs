@@ -1,1 +1,2 @@
 //! The one integration binary (STYLE, test layout): librdkafka is linked once.
+mod geometry_data;

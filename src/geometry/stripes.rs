@@ -1,0 +1,175 @@
+//! Edges sorted into stripes of longitude, so that a lookup reads the edges near its meridian only.
+
+use super::Position;
+
+/// How many edges a stripe is meant to have.
+const EDGES_PER_STRIPE: usize = 4;
+
+/// How many references all stripes may have for each edge: long edges are in many stripes, and the memory must not
+/// grow beyond the shape's own.
+const REFERENCES_PER_EDGE: usize = 3;
+
+/// Which way an edge crosses the antimeridian.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Crossing {
+    /// From the eastern hemisphere into the western.
+    Eastward,
+    /// From the western hemisphere into the eastern.
+    Westward,
+}
+
+/// An edge, by the index of its first vertex, and whether it crosses the antimeridian.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct EdgeRef(u32);
+
+const EASTWARD: u32 = 1 << 31;
+const WESTWARD: u32 = 1 << 30;
+
+/// Most vertices, closing ones included, that references can name.
+pub(super) const VERTICES_MAX: usize = WESTWARD as usize;
+
+impl EdgeRef {
+    pub(super) fn crossing(index: u32, crossing: Crossing) -> Self {
+        Self(
+            index
+                | if crossing == Crossing::Eastward {
+                    EASTWARD
+                } else {
+                    WESTWARD
+                },
+        )
+    }
+
+    pub(super) fn index(self) -> usize {
+        (self.0 & !(EASTWARD | WESTWARD)) as usize
+    }
+
+    pub(super) fn crosses(self) -> Option<Crossing> {
+        if self.0 & EASTWARD != 0 {
+            Some(Crossing::Eastward)
+        } else if self.0 & WESTWARD != 0 {
+            Some(Crossing::Westward)
+        } else {
+            None
+        }
+    }
+}
+
+/// Stripes of equal width, each with the edges that meet it.
+#[derive(Clone, Debug)]
+pub(super) struct Stripes {
+    scale: Scale,
+    /// Where each stripe begins in `edges`; one more for the end.
+    starts: Box<[u32]>,
+    edges: Box<[EdgeRef]>,
+}
+
+/// Longitude to stripe: never falls as the longitude rises, rounded or not, so an edge that is in the stripes of its
+/// two ends and all between is in that of each place on it.
+#[derive(Copy, Clone, Debug)]
+struct Scale {
+    lon_min: f64,
+    per_degree: f64,
+    count: usize,
+}
+
+impl Scale {
+    fn stripe(&self, lon: f64) -> usize {
+        // A negative or too large number saturates.
+        (((lon - self.lon_min) * self.per_degree) as usize).min(self.count - 1)
+    }
+}
+
+impl Stripes {
+    /// Sorts the edges of closed rings; `crossings` names those over the antimeridian, ascending.
+    pub(super) fn new(vertices: &[Position], starts: &[u32], crossings: &[EdgeRef]) -> Self {
+        let mut edges = Vec::with_capacity(vertices.len());
+        let mut crossings = crossings.iter().copied().peekable();
+        for ring in starts.windows(2) {
+            for index in ring[0]..ring[1] - 1 {
+                let crossing = crossings.next_if(|edge| edge.index() == index as usize);
+                edges.push(crossing.unwrap_or(EdgeRef(index)));
+            }
+        }
+        let scale = Self::scale(vertices, &edges);
+        let mut ends = vec![0_u32; scale.count + 1];
+        for edge in &edges {
+            for stripe in stripes_of(vertices, &scale, *edge) {
+                ends[stripe + 1] += 1;
+            }
+        }
+        for stripe in 0..scale.count {
+            ends[stripe + 1] += ends[stripe];
+        }
+        let starts = ends.clone().into_boxed_slice();
+        let mut sorted = vec![EdgeRef(0); ends[scale.count] as usize];
+        for edge in &edges {
+            for stripe in stripes_of(vertices, &scale, *edge) {
+                sorted[ends[stripe] as usize] = *edge;
+                ends[stripe] += 1;
+            }
+        }
+        Self {
+            scale,
+            starts,
+            edges: sorted.into_boxed_slice(),
+        }
+    }
+
+    /// The finest stripes that keep to the bound on references.
+    fn scale(vertices: &[Position], edges: &[EdgeRef]) -> Scale {
+        let any_crosses = edges.iter().any(|edge| edge.crosses().is_some());
+        let lons = vertices.iter().map(|at| at.lon);
+        let (mut lon_min, mut lon_max) = lons
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), lon| {
+                (min.min(lon), max.max(lon))
+            });
+        if any_crosses {
+            (lon_min, lon_max) = (-180.0, 180.0);
+        }
+        let mut count = (edges.len() / EDGES_PER_STRIPE).max(1);
+        loop {
+            let per_degree = count as f64 / (lon_max - lon_min).max(f64::MIN_POSITIVE);
+            let scale = Scale {
+                lon_min,
+                per_degree: per_degree.min(1e300),
+                count,
+            };
+            let references: usize = edges
+                .iter()
+                .map(|edge| stripes_of(vertices, &scale, *edge).count())
+                .sum();
+            if count == 1 || references <= REFERENCES_PER_EDGE * edges.len() {
+                return scale;
+            }
+            count /= 2;
+        }
+    }
+
+    /// The edges that may be on the meridian, and some more.
+    pub(super) fn edges_at(&self, lon: f64) -> impl Iterator<Item = EdgeRef> + '_ {
+        let stripe = self.scale.stripe(lon);
+        let range = self.starts[stripe] as usize..self.starts[stripe + 1] as usize;
+        self.edges[range].iter().copied()
+    }
+
+    pub(super) fn byte_len(&self) -> usize {
+        size_of_val(&*self.starts) + size_of_val(&*self.edges)
+    }
+}
+
+/// The stripes an edge meets: one run, or the two ends of the map.
+fn stripes_of<'a>(
+    vertices: &[Position],
+    scale: &'a Scale,
+    edge: EdgeRef,
+) -> impl Iterator<Item = usize> + use<'a> {
+    let from = scale.stripe(vertices[edge.index()].lon);
+    let to = scale.stripe(vertices[edge.index() + 1].lon);
+    let (first, second) = match edge.crosses() {
+        None => (from.min(to)..from.max(to) + 1, 0..0),
+        Some(Crossing::Eastward) => (0..to + 1, (to + 1).max(from)..scale.count),
+        Some(Crossing::Westward) => (0..from + 1, (from + 1).max(to)..scale.count),
+    };
+    first.chain(second)
+}
