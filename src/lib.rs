@@ -4,8 +4,10 @@
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod enriched;
 pub mod geometry;
 pub mod partition;
+pub mod pipeline;
 pub mod rejection;
 pub mod telemetry;
 pub mod time;

@@ -1,0 +1,255 @@
+//! What the pipeline gives out: enriched records and dead letters, lent to the sink for the length of one call, and
+//! the [`Token`] that comes back with the acknowledgement.
+//!
+//! Nothing here owns a record's bytes: an output borrows them from the batch, or from the hold queue.
+
+use std::time::Duration;
+
+use crate::codec::headers::{DeadLetterHeaders, EnrichedHeaders};
+use crate::partition::{PartitionId, RecordPosition};
+use crate::telemetry::HeaderRef;
+use crate::time::EventTime;
+
+/// A stamp further ahead of the broker's clock than this is written as this: brokers refuse more than an hour
+/// (`message.timestamp.after.max.ms`), and a record that cannot be written would stop its partition for ever.
+pub const TIMESTAMP_AHEAD_MAX: Duration = Duration::from_secs(59 * 60);
+
+/// The timestamp that an output gets: its source record's, clamped to T + 59 min.
+#[must_use]
+pub fn output_timestamp(source: Option<EventTime>, wall: EventTime) -> Option<EventTime> {
+    source.map(|stamp| stamp.min(wall.plus(TIMESTAMP_AHEAD_MAX)))
+}
+
+const SEQUENCE_BITS: u32 = 40;
+const EPOCH_BITS: u32 = 12;
+const SLOT_BITS: u32 = 12;
+const _: () = assert!(
+    usize::BITS == SEQUENCE_BITS + EPOCH_BITS + SLOT_BITS,
+    "a token fills the opaque pointer of a produced record"
+);
+
+/// Which output an acknowledgement is for: slot of the partition (12 bits), ownership epoch (12), sequence (40).
+///
+/// A sequence, as offsets have gaps; an epoch, so that what was sent before a revoke is told from what came after.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Token(usize);
+
+impl Token {
+    /// How many slots a token can tell apart.
+    pub const SLOTS: usize = 1 << SLOT_BITS;
+    /// How many ownership epochs a token can tell apart; they wrap.
+    pub const EPOCHS: u16 = 1 << EPOCH_BITS;
+    /// The bits of a sequence that a token carries.
+    pub const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
+
+    pub(crate) fn new(slot: usize, epoch: u16, sequence: u64) -> Self {
+        debug_assert!(
+            slot < Self::SLOTS && epoch < Self::EPOCHS,
+            "slot and epoch fit their bits"
+        );
+        Self(
+            (sequence & Self::SEQUENCE_MASK) as usize
+                | usize::from(epoch) << SEQUENCE_BITS
+                | slot << (SEQUENCE_BITS + EPOCH_BITS),
+        )
+    }
+
+    pub(crate) const fn slot(self) -> usize {
+        self.0 >> (SEQUENCE_BITS + EPOCH_BITS)
+    }
+
+    pub(crate) const fn epoch(self) -> u16 {
+        (self.0 >> SEQUENCE_BITS) as u16 % Self::EPOCHS
+    }
+
+    pub(crate) const fn sequence(self) -> u64 {
+        self.0 as u64 & Self::SEQUENCE_MASK
+    }
+
+    /// The token as the opaque of a produced record.
+    #[must_use]
+    pub const fn into_raw(self) -> usize {
+        self.0
+    }
+
+    /// The token that [`Self::into_raw`] gave.
+    #[must_use]
+    pub const fn from_raw(raw: usize) -> Self {
+        Self(raw)
+    }
+}
+
+/// The source record's own headers, in order.
+#[derive(Copy, Clone, Debug)]
+pub enum OriginalHeaders<'a> {
+    /// As the source lent them.
+    Lent(&'a [HeaderRef<'a>]),
+    /// As they stand in the hold queue (see [`pack_headers`]).
+    Packed(&'a [u8]),
+}
+
+/// Marks a null header value; no value is that long.
+const NULL_LENGTH: u32 = u32::MAX;
+
+/// Appends headers to `out`: for each the name's length, the name, the value's length (or the mark of null), the value.
+pub fn pack_headers(headers: &[HeaderRef<'_>], out: &mut Vec<u8>) {
+    for (name, value) in headers {
+        out.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(
+            &value
+                .map_or(NULL_LENGTH, |value| value.len() as u32)
+                .to_le_bytes(),
+        );
+        out.extend_from_slice(value.unwrap_or_default());
+    }
+}
+
+impl<'a> OriginalHeaders<'a> {
+    /// No header.
+    pub const NONE: Self = Self::Lent(&[]);
+
+    /// The headers in order.
+    #[must_use]
+    pub fn iter(self) -> OriginalHeadersIter<'a> {
+        OriginalHeadersIter(self)
+    }
+
+    /// Bytes of all names and values.
+    #[must_use]
+    pub fn byte_len(self) -> usize {
+        self.iter()
+            .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
+            .sum()
+    }
+}
+
+/// Iterates over [`OriginalHeaders`].
+#[derive(Clone, Debug)]
+pub struct OriginalHeadersIter<'a>(OriginalHeaders<'a>);
+
+impl<'a> Iterator for OriginalHeadersIter<'a> {
+    type Item = HeaderRef<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            OriginalHeaders::Lent(headers) => {
+                let (first, rest) = headers.split_first()?;
+                *headers = rest;
+                Some(*first)
+            }
+            OriginalHeaders::Packed(bytes) => {
+                let name_len = take_length(bytes)?;
+                let (name, rest) = bytes.split_at(name_len as usize);
+                *bytes = rest;
+                let value_len = take_length(bytes)?;
+                let value = if value_len == NULL_LENGTH {
+                    None
+                } else {
+                    let (value, rest) = bytes.split_at(value_len as usize);
+                    *bytes = rest;
+                    Some(value)
+                };
+                Some((std::str::from_utf8(name).expect("packed from a str"), value))
+            }
+        }
+    }
+}
+
+fn take_length(bytes: &mut &[u8]) -> Option<u32> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*length))
+}
+
+/// A record for the enriched topic: enriched, or forwarded as it came (`telemetry.on_invalid = "forward"`).
+#[derive(Copy, Clone, Debug)]
+pub struct Output<'a> {
+    /// Comes back in [`Engine::acked`](crate::pipeline::Engine::acked).
+    pub token: Token,
+    /// The telemetry record that it is made of.
+    pub source: RecordPosition,
+    /// The partition of the enriched topic to write it to.
+    pub partition: PartitionId,
+    /// The source record's key.
+    pub key: Option<&'a [u8]>,
+    /// The enriched value; of a forwarded record its own, which may be null.
+    pub value: Option<&'a [u8]>,
+    /// The source record's timestamp, clamped by [`output_timestamp`]; `None` where it has none.
+    pub timestamp: Option<EventTime>,
+    /// The source record's headers, to be written first.
+    pub headers: OriginalHeaders<'a>,
+    /// Ringfence's own headers, to be written after them; `None` where they are switched off.
+    pub added: Option<&'a EnrichedHeaders>,
+}
+
+/// A record for the dead-letter topic.
+#[derive(Copy, Clone, Debug)]
+pub struct DeadLetter<'a> {
+    /// Comes back in [`Engine::acked`](crate::pipeline::Engine::acked).
+    pub token: Token,
+    /// The telemetry record that was refused.
+    pub source: RecordPosition,
+    /// The source record's key.
+    pub key: Option<&'a [u8]>,
+    /// The source record's value, cut where `ringfence-error-truncated` says so.
+    pub value: Option<&'a [u8]>,
+    /// The source record's timestamp, clamped by [`output_timestamp`]; `None` where it has none.
+    pub timestamp: Option<EventTime>,
+    /// The source record's headers, to be written first.
+    pub headers: OriginalHeaders<'a>,
+    /// Reason, detail and origin, to be written after them.
+    pub added: &'a DeadLetterHeaders,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_gives_back_its_parts() {
+        for (slot, epoch, sequence) in [(0, 0, 0), (4095, 4095, Token::SEQUENCE_MASK), (1, 2, 3)] {
+            let token = Token::from_raw(Token::new(slot, epoch, sequence).into_raw());
+            assert_eq!(
+                (token.slot(), token.epoch(), token.sequence()),
+                (slot, epoch, sequence)
+            );
+        }
+        assert_eq!(
+            Token::new(1, 1, Token::SEQUENCE_MASK + 1).sequence(),
+            0,
+            "sequences wrap"
+        );
+    }
+
+    #[test]
+    fn packed_headers_are_the_lent_ones() {
+        let headers: [HeaderRef<'_>; 4] = [
+            ("a", Some(b"1")),
+            ("", Some(b"")),
+            ("traceparent", None),
+            ("a", Some(b"\xff\x00")),
+        ];
+        let mut packed = Vec::new();
+        pack_headers(&headers, &mut packed);
+        let again: Vec<_> = OriginalHeaders::Packed(&packed).iter().collect();
+        assert_eq!(again, headers);
+        assert_eq!(
+            OriginalHeaders::Packed(&packed).byte_len(),
+            OriginalHeaders::Lent(&headers).byte_len()
+        );
+    }
+
+    #[test]
+    fn a_stamp_that_the_broker_would_refuse_is_clamped() {
+        let wall = EventTime::clamped(1_000_000);
+        let hour = 3_600_000;
+        let at = |millis| Some(EventTime::clamped(millis));
+        assert_eq!(
+            output_timestamp(at(wall.millis() + hour), wall),
+            at(wall.millis() + hour - 60_000)
+        );
+        assert_eq!(output_timestamp(at(5), wall), at(5), "the past is kept");
+        assert_eq!(output_timestamp(None, wall), None);
+    }
+}

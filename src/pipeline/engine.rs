@@ -1,0 +1,498 @@
+//! The engine of one worker: records in, outputs and effects out.
+//!
+//! A record whose partition holds nothing, and which is settled, is matched straight from the borrowed batch: no copy,
+//! no allocation. One lookup call answers for all events of a batch, from one snapshot (I13). Whatever must wait goes
+//! to its partition's hold queue, and everything after it in that partition too (I8).
+
+use crate::codec::headers::{Flag, Flags};
+use crate::codec::splice::Splice;
+use crate::enriched::{OriginalHeaders, Token};
+use crate::geometry::Position;
+use crate::partition::{Offset, RecordPosition};
+use crate::pipeline::at::{Decision, View, decide};
+use crate::pipeline::config::{OnInvalid, PipelineConfig};
+use crate::pipeline::counters::Counters;
+use crate::pipeline::flow::{FlowControl, PartitionUsage};
+use crate::pipeline::hold::{ChunkPool, HeldTask};
+use crate::pipeline::ledger::OutputKind;
+use crate::pipeline::output::{Outgrown, Sink, Source, WriteRules, Writer};
+use crate::pipeline::ownership::{SlotState, Slots};
+use crate::pipeline::stop::{Stop, StopReason};
+use crate::pipeline::view::{Query, Zones};
+use crate::rejection::{Rejection, RejectionReason};
+use crate::telemetry::{Event, RecordRef};
+use crate::time::{EventTime, Now};
+
+/// Held records are released in batches of this size.
+const RELEASE_BATCH: usize = 1_024;
+/// At most so many batches in one call, so that polling goes on (I9).
+const RELEASE_BATCHES: usize = 8;
+
+/// What is to be written of one record.
+#[derive(Copy, Clone, Debug)]
+enum Task {
+    /// The answer to the next query.
+    Enrich {
+        splice: Splice,
+        at: EventTime,
+        flags: Flags,
+    },
+    Forward,
+    Late,
+}
+
+/// One record of the batch at hand that gives an output.
+#[derive(Copy, Clone, Debug)]
+struct Work {
+    slot: usize,
+    sequence: u64,
+    /// Its place in the batch, or in its hold queue.
+    place: usize,
+    task: Task,
+}
+
+/// The telemetry side of one worker (I5 to I8, I13, I15).
+#[derive(Debug)]
+pub struct Engine<Z: Zones> {
+    pub(super) config: PipelineConfig,
+    pub(super) slots: Slots,
+    pub(super) writer: Writer,
+    pub(super) counters: Counters,
+    pub(super) control: FlowControl,
+    pub(super) held_bytes: usize,
+    pub(super) in_flight_bytes: usize,
+    pub(super) stop: Option<Stop>,
+    /// Outputs that the broker refused as too large, to be sent as dead letters.
+    pub(super) refused: Vec<Token>,
+    pub(super) usages: Vec<PartitionUsage>,
+    pool: ChunkPool,
+    work: Vec<Work>,
+    queries: Vec<Query>,
+    hits: Z::Hits,
+    /// The slot that releases first next time, so that none is starved.
+    turn_of: usize,
+}
+
+impl<Z: Zones> Engine<Z> {
+    /// An engine that owns no partition yet.
+    #[must_use]
+    pub fn new(config: PipelineConfig) -> Self {
+        let rules = WriteRules {
+            headers: config.headers,
+            telemetry_topic: config.telemetry_topic.clone(),
+            partitioning: config.partitioning,
+            enriched_max_bytes: config.enriched_max_bytes,
+            dead_letter_max_bytes: config.dead_letter_max_bytes.unwrap_or(0),
+            keep_above_bytes: config.keep_above_bytes,
+        };
+        Self {
+            slots: Slots::default(),
+            writer: Writer::new(rules),
+            counters: Counters::default(),
+            control: FlowControl::new(config.limits),
+            held_bytes: 0,
+            in_flight_bytes: 0,
+            stop: None,
+            refused: Vec::new(),
+            usages: Vec::new(),
+            pool: ChunkPool::default(),
+            work: Vec::new(),
+            queries: Vec::new(),
+            hits: Z::Hits::default(),
+            turn_of: 0,
+            config,
+        }
+    }
+
+    /// Takes in a batch: in offset order within each partition, of whatever partitions.
+    ///
+    /// Records of partitions that are not owned, and records that were read before, are counted and ignored. After a
+    /// [`Stop`] nothing more is taken in. It is for the caller to stay within [`Flow::take`](super::Flow): a batch
+    /// beyond it is taken in all the same, as a record must not be lost (FS-02).
+    pub fn ingest(
+        &mut self,
+        batch: &[RecordRef<'_>],
+        snapshot: &Z,
+        now: Now,
+        sink: &mut impl Sink,
+    ) {
+        // What is settled by now goes first, or the batch would queue up behind it.
+        self.release(snapshot, now, sink);
+        self.work.clear();
+        self.queries.clear();
+        let view = snapshot.view();
+        for (place, record) in batch.iter().enumerate() {
+            if self.stop.is_some() {
+                break;
+            }
+            self.read(place, record, view, now, sink);
+        }
+        snapshot.lookup(&self.queries, &mut self.hits);
+        let work = std::mem::take(&mut self.work);
+        let mut query = 0;
+        for item in &work {
+            let record = &batch[item.place];
+            let source = source_of(record);
+            self.write(item, &source, &mut query, snapshot, now, sink);
+        }
+        self.work = work;
+        self.counters.assert_sum();
+    }
+
+    /// One turn of the worker's loop: what has been settled, or has waited for long enough, leaves the hold queues; what
+    /// the broker refused is dead-lettered.
+    pub fn turn(&mut self, snapshot: &Z, now: Now, sink: &mut impl Sink) {
+        self.resend_refused(now, sink);
+        self.release(snapshot, now, sink);
+        self.counters.assert_sum();
+    }
+
+    fn read(
+        &mut self,
+        place: usize,
+        record: &RecordRef<'_>,
+        view: View,
+        now: Now,
+        sink: &mut impl Sink,
+    ) {
+        let owned = self.slots.find(record.partition);
+        let Some(slot) = owned.filter(|slot| self.slots[*slot].state == SlotState::Owned) else {
+            self.counters.unowned += 1;
+            return;
+        };
+        if self.slots[slot]
+            .last_read
+            .is_some_and(|last| record.offset <= last)
+        {
+            self.counters.repeated += 1;
+            return;
+        }
+        match self.config.fields.decode(record.value, record.timestamp) {
+            Ok(decoded) => {
+                let event = decoded.event;
+                let decision = decide(
+                    &self.config.at,
+                    event.time,
+                    record.timestamp,
+                    now.mono,
+                    view,
+                    now,
+                );
+                match decision {
+                    Decision::Late => self.refuse(slot, record, &late(), now, sink),
+                    Decision::Match { at, flags } if self.slots[slot].hold.is_empty() => {
+                        self.enter(
+                            slot,
+                            place,
+                            record.offset,
+                            Task::Enrich {
+                                splice: decoded.splice,
+                                at,
+                                flags,
+                            },
+                        );
+                        self.queries.push(query(&event, at));
+                    }
+                    Decision::Match { .. } | Decision::Wait => {
+                        self.hold(slot, record, now, HeldTask::Match(event, decoded.splice));
+                    }
+                }
+            }
+            Err(rejection) => match self.config.on_invalid {
+                OnInvalid::DeadLetter => self.refuse(slot, record, &rejection, now, sink),
+                OnInvalid::Forward if self.slots[slot].hold.is_empty() => {
+                    self.enter(slot, place, record.offset, Task::Forward);
+                }
+                OnInvalid::Forward => self.hold(slot, record, now, HeldTask::Forward),
+                OnInvalid::Drop => {
+                    let sequence = self.take_in(slot, record.offset);
+                    self.slots[slot].ledger.dropped(sequence);
+                    self.counters.dropped(rejection.reason);
+                }
+            },
+        }
+    }
+
+    fn take_in(&mut self, slot: usize, offset: Offset) -> u64 {
+        let slot = &mut self.slots[slot];
+        slot.last_read = Some(offset);
+        self.counters.consumed += 1;
+        slot.ledger.read(offset)
+    }
+
+    fn enter(&mut self, slot: usize, place: usize, offset: Offset, task: Task) {
+        let sequence = self.take_in(slot, offset);
+        self.counters.in_flight += 1;
+        self.work.push(Work {
+            slot,
+            sequence,
+            place,
+            task,
+        });
+    }
+
+    fn hold(&mut self, slot: usize, record: &RecordRef<'_>, now: Now, task: HeldTask) {
+        let sequence = self.take_in(slot, record.offset);
+        let hold = &mut self.slots[slot].hold;
+        self.held_bytes += hold.push(record, sequence, now.mono, task, &mut self.pool);
+        self.counters.held += 1;
+    }
+
+    /// Dead-letters a record that was not taken in yet; without a dead-letter topic it never is.
+    fn refuse(
+        &mut self,
+        slot: usize,
+        record: &RecordRef<'_>,
+        rejection: &Rejection,
+        now: Now,
+        sink: &mut impl Sink,
+    ) {
+        let source = source_of(record);
+        if self.config.dead_letter_max_bytes.is_none() {
+            self.stop(
+                StopReason::NoDeadLetterTopic(rejection.clone()),
+                source.position,
+            );
+            return;
+        }
+        let sequence = self.take_in(slot, record.offset);
+        self.counters.in_flight += 1;
+        self.dead_letter(slot, sequence, &source, rejection, now, sink);
+    }
+
+    fn dead_letter(
+        &mut self,
+        slot: usize,
+        sequence: u64,
+        source: &Source<'_>,
+        rejection: &Rejection,
+        now: Now,
+        sink: &mut impl Sink,
+    ) {
+        if self.config.dead_letter_max_bytes.is_none() {
+            // The record stays unfinished: nothing is committed past it.
+            self.stop(
+                StopReason::NoDeadLetterTopic(rejection.clone()),
+                source.position,
+            );
+            return;
+        }
+        let token = Token::new(slot, self.slots[slot].epoch, sequence);
+        let bytes = self
+            .writer
+            .dead_letter(source, token, rejection, now.wall, sink);
+        self.sent(
+            slot,
+            sequence,
+            OutputKind::DeadLetter(rejection.reason),
+            bytes,
+        );
+    }
+
+    pub(super) fn sent(&mut self, slot: usize, sequence: u64, kind: OutputKind, bytes: usize) {
+        self.slots[slot].ledger.sent(sequence, kind, bytes);
+        self.in_flight_bytes += bytes;
+    }
+
+    /// Writes the output of one record; `query` counts the answers that were used.
+    fn write(
+        &mut self,
+        item: &Work,
+        source: &Source<'_>,
+        query: &mut usize,
+        snapshot: &Z,
+        now: Now,
+        sink: &mut impl Sink,
+    ) {
+        let as_of = snapshot.view().as_of;
+        let (matched, flags) = match &item.task {
+            Task::Late => {
+                return self.dead_letter(item.slot, item.sequence, source, &late(), now, sink);
+            }
+            Task::Forward => (None, Flags::NONE.with(Flag::Invalid)),
+            Task::Enrich { splice, at, flags } => {
+                assert!(*at <= as_of, "I15: nothing is matched above as_of");
+                let zones = snapshot.found(&self.hits, *query);
+                let value = source.value.expect("an event was decoded from a value");
+                self.config
+                    .fields
+                    .splice(value, splice, zones, &mut self.writer.value);
+                *query += 1;
+                (Some((*at, as_of)), *flags)
+            }
+        };
+        let token = Token::new(item.slot, self.slots[item.slot].epoch, item.sequence);
+        match self
+            .writer
+            .output(source, token, matched, flags, now.wall, sink)
+        {
+            Ok(bytes) => {
+                let kind = if matched.is_some() {
+                    OutputKind::Enriched
+                } else {
+                    OutputKind::Forwarded
+                };
+                self.counters.flag(flags);
+                self.sent(item.slot, item.sequence, kind, bytes);
+            }
+            Err(Outgrown(bytes)) => {
+                let rejection = outgrown(bytes, self.config.enriched_max_bytes);
+                self.dead_letter(item.slot, item.sequence, source, &rejection, now, sink);
+            }
+        }
+    }
+
+    /// Lets go of what need not wait any longer, from the front of each queue, as far as the bounds in flight allow.
+    fn release(&mut self, snapshot: &Z, now: Now, sink: &mut impl Sink) {
+        for _ in 0..RELEASE_BATCHES {
+            if self.counters.held == 0 || self.stop.is_some() {
+                return;
+            }
+            self.gather_released(snapshot.view(), now);
+            if self.work.is_empty() {
+                return;
+            }
+            snapshot.lookup(&self.queries, &mut self.hits);
+            self.write_released(snapshot, now, sink);
+        }
+    }
+
+    fn gather_released(&mut self, view: View, now: Now) {
+        self.work.clear();
+        self.queries.clear();
+        let limits = self.control.limits();
+        let mut room = limits
+            .in_flight_max
+            .saturating_sub(self.counters.in_flight as usize);
+        let mut room_bytes = limits
+            .in_flight_max_bytes
+            .saturating_sub(self.in_flight_bytes);
+        let count = self.slots.len();
+        for slot in (0..count).map(|at| (at + self.turn_of) % count) {
+            let hold = &self.slots[slot].hold;
+            let mut place = 0;
+            while let Some(held) = hold.get(place) {
+                if room == 0 || room_bytes == 0 || self.work.len() == RELEASE_BATCH {
+                    self.turn_of = slot;
+                    return;
+                }
+                let task = match held.task {
+                    HeldTask::Forward => Task::Forward,
+                    HeldTask::Match(event, splice) => {
+                        let rules = &self.config.at;
+                        match decide(rules, event.time, held.timestamp, held.read_at, view, now) {
+                            Decision::Wait => break,
+                            Decision::Late => Task::Late,
+                            Decision::Match { at, flags } => {
+                                self.queries.push(query(&event, at));
+                                Task::Enrich { splice, at, flags }
+                            }
+                        }
+                    }
+                };
+                self.work.push(Work {
+                    slot,
+                    sequence: held.sequence,
+                    place,
+                    task,
+                });
+                room -= 1;
+                // One oversized record is always admitted: the room is only asked before it.
+                room_bytes = room_bytes.saturating_sub(held.stored_len());
+                place += 1;
+            }
+        }
+    }
+
+    fn write_released(&mut self, snapshot: &Z, now: Now, sink: &mut impl Sink) {
+        let work = std::mem::take(&mut self.work);
+        let mut query = 0;
+        for of_slot in work.chunk_by(|a, b| a.slot == b.slot) {
+            let slot = of_slot[0].slot;
+            // The queue lends the bytes while the engine writes: it is put back right after.
+            let mut hold = std::mem::take(&mut self.slots[slot].hold);
+            let partition = self.slots[slot].partition;
+            for item in of_slot {
+                let held = hold.get(item.place).expect("it was just gathered");
+                let bytes = hold.bytes_of(held);
+                let source = Source {
+                    position: RecordPosition {
+                        partition,
+                        offset: held.offset,
+                    },
+                    timestamp: held.timestamp,
+                    key: bytes.key,
+                    value: bytes.value,
+                    headers: bytes.headers,
+                };
+                self.counters.held -= 1;
+                self.counters.in_flight += 1;
+                self.write(item, &source, &mut query, snapshot, now, sink);
+            }
+            self.held_bytes -= hold.remove_first(of_slot.len(), &mut self.pool);
+            self.slots[slot].hold = hold;
+        }
+        self.work = work;
+    }
+
+    fn resend_refused(&mut self, now: Now, sink: &mut impl Sink) {
+        for token in std::mem::take(&mut self.refused) {
+            let Some(slot) = self.slots.of_token(token) else {
+                continue;
+            };
+            let refused = outgrown_by_broker();
+            let (rejection, bytes) = self.writer.resend(token, refused, now.wall, sink);
+            let kind = OutputKind::DeadLetter(rejection.reason);
+            self.sent(slot, token.sequence(), kind, bytes);
+        }
+    }
+
+    pub(super) fn stop(&mut self, reason: StopReason, position: RecordPosition) {
+        // The first reason is the cause; what follows may be its consequence.
+        self.stop.get_or_insert(Stop { reason, position });
+    }
+
+    /// Partitions of another count: see [`Partitioning`](super::Partitioning).
+    pub fn set_partitioning(&mut self, partitioning: super::Partitioning) {
+        self.writer.rules.partitioning = partitioning;
+    }
+}
+
+fn query(event: &Event, at: EventTime) -> Query {
+    Query {
+        position: Position {
+            lon: event.lon,
+            lat: event.lat,
+        },
+        at,
+    }
+}
+
+fn source_of<'a>(record: &RecordRef<'a>) -> Source<'a> {
+    Source {
+        position: RecordPosition {
+            partition: record.partition,
+            offset: record.offset,
+        },
+        timestamp: record.timestamp,
+        key: record.key,
+        value: record.value,
+        headers: OriginalHeaders::Lent(record.headers),
+    }
+}
+
+fn late() -> Rejection {
+    Rejection::new(RejectionReason::Late, "the event is older than the floor")
+}
+
+fn outgrown(bytes: usize, max: usize) -> Rejection {
+    let detail = format!("{bytes} bytes with the zones, the enriched topic takes {max}");
+    Rejection::new(RejectionReason::TooLarge, detail)
+}
+
+fn outgrown_by_broker() -> Rejection {
+    Rejection::new(
+        RejectionReason::TooLarge,
+        "the broker refused the enriched record as too large",
+    )
+}
