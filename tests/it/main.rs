@@ -1,2 +1,4 @@
 //! The one integration binary (STYLE, test layout): librdkafka is linked once.
 mod geometry_data;
+
+mod bad_input;
