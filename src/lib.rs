@@ -11,4 +11,5 @@ pub mod pipeline;
 pub mod rejection;
 pub mod telemetry;
 pub mod time;
+pub mod verify;
 pub mod zone;
