@@ -9,6 +9,7 @@ pub mod geometry;
 pub mod partition;
 pub mod pipeline;
 pub mod rejection;
+pub mod simulate;
 pub mod telemetry;
 pub mod time;
 pub mod verify;

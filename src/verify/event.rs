@@ -105,7 +105,7 @@ impl<'de> Visitor<'de> for NameVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for Name<'de> {
+impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_str(NameVisitor)
     }

@@ -6,6 +6,7 @@
 mod against;
 mod audit;
 mod event;
+mod judge;
 mod report;
 mod rules;
 mod shape;

@@ -207,6 +207,12 @@ impl Source {
         self.slots.len().saturating_sub(from).saturating_sub(self.ahead)
     }
 
+    /// The lowest offset that is still known to have a record.
+    pub(super) fn telemetry_from(&self) -> Option<i64> {
+        let first = self.slots.iter().position(|slot| slot.record.is_some())?;
+        Some(self.base + i64::try_from(first).expect("slots are few"))
+    }
+
     /// Outputs whose source was never read: what is left at the end.
     pub(super) fn orphans(&self) -> Vec<i64> {
         let mut offsets = Vec::new();

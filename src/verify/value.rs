@@ -65,7 +65,7 @@ impl<'de> Visitor<'de> for RawMembersVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for RawMembers<'de> {
+impl<'de: 'a, 'a> Deserialize<'de> for RawMembers<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_map(RawMembersVisitor)
     }
