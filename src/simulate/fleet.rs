@@ -26,7 +26,13 @@ pub struct FleetRules {
 impl Default for FleetRules {
     fn default() -> Self {
         let lateness_max = Duration::from_secs(30);
-        Self { entities: 1_000, late: 0.0, duplicate: 0.0, invalid: 0.0, lateness_max }
+        Self {
+            entities: 1_000,
+            late: 0.0,
+            duplicate: 0.0,
+            invalid: 0.0,
+            lateness_max,
+        }
     }
 }
 
@@ -88,7 +94,13 @@ impl Fleet {
                 north: rng.between(-SPEED_MAX, SPEED_MAX) * 2,
             })
             .collect();
-        Self { rules, vehicles, size, next: 0, rng }
+        Self {
+            rules,
+            vehicles,
+            size,
+            next: 0,
+            rng,
+        }
     }
 
     /// Writes the next record; no event happens before `earliest`.
@@ -104,7 +116,8 @@ impl Fleet {
         let time = now.minus(Duration::from_millis(age)).max(earliest);
         out.key.clear();
         out.key.extend_from_slice(b"veh-");
-        out.key.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        out.key
+            .extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         out.time = Some(time);
         out.is_null = false;
         out.is_invalid = self.rng.chance(self.rules.invalid);
@@ -112,7 +125,11 @@ impl Fleet {
         if out.is_invalid {
             spoil(self.rng.below(SPOILS), out);
         }
-        if self.rng.chance(self.rules.duplicate) { Emission::Twice } else { Emission::Once }
+        if self.rng.chance(self.rules.duplicate) {
+            Emission::Twice
+        } else {
+            Emission::Once
+        }
     }
 
     fn drive(&mut self, number: usize) {
@@ -169,14 +186,19 @@ fn spoil(way: u64, out: &mut EventBuffer) {
         3 => value.extend_from_slice(b"}"),
         4 => *value = b"[1,2,3]".to_vec(),
         5 => replace(value, b"\"ts\":", b"\"xx\":"),
-        6 => replace(value, b"\"ts\":", b"\"ts\":9"),
+        6 => replace(value, b"\"ts\":", b"\"ts\":999"),
         7 => replace(value, b"\"lat\":", b"\"lat\":9"),
         8 => replace(value, b"\"lon\":-", b"\"lon\":-4"),
         9 => replace(value, b"\"speed\":", b"\"lat\":"),
         10 => replace(value, b"\"state\":{", b"\"state\":{\xFF"),
         11 => replace(value, b"\"lat\":", b"\"lat\":null,\"x\":"),
         12 => {
-            let deep = [b"{\"deep\":".as_slice(), &b"[".repeat(300), &b"]".repeat(300), b"}"];
+            let deep = [
+                b"{\"deep\":".as_slice(),
+                &b"[".repeat(300),
+                &b"]".repeat(300),
+                b"}",
+            ];
             *value = deep.concat();
         }
         _ => replace(value, b"\"id\":", b"'id':"),
@@ -201,7 +223,11 @@ mod tests {
     #[test]
     fn good_records_decode_and_spoiled_ones_do_not() {
         let fields = Fields::new(&FieldRules::default()).unwrap();
-        let mut fleet = fleet(FleetRules { entities: 50, invalid: 0.3, ..FleetRules::default() });
+        let mut fleet = fleet(FleetRules {
+            entities: 50,
+            invalid: 0.3,
+            ..FleetRules::default()
+        });
         let mut out = EventBuffer::default();
         let mut invalid = 0;
         let mut reasons = std::collections::BTreeSet::new();
@@ -210,7 +236,12 @@ mod tests {
             fleet.next(now, EventTime::MIN, &mut out);
             let value = (!out.is_null).then_some(out.value.as_slice());
             let decoded = fields.decode(value, RecordTimestamp::Missing);
-            assert_eq!(decoded.is_err(), out.is_invalid, "{:?}", String::from_utf8_lossy(&out.value));
+            assert_eq!(
+                decoded.is_err(),
+                out.is_invalid,
+                "{:?}",
+                String::from_utf8_lossy(&out.value)
+            );
             match decoded {
                 Ok(decoded) => assert_eq!(Some(decoded.event.time), out.time),
                 Err(why) => _ = reasons.insert(why.reason),
@@ -223,7 +254,10 @@ mod tests {
 
     #[test]
     fn positions_are_odd_and_inside() {
-        let mut fleet = fleet(FleetRules { entities: 7, ..FleetRules::default() });
+        let mut fleet = fleet(FleetRules {
+            entities: 7,
+            ..FleetRules::default()
+        });
         let mut out = EventBuffer::default();
         for _ in 0..20_000 {
             fleet.next(EventTime::clamped(0), EventTime::MIN, &mut out);
@@ -236,7 +270,11 @@ mod tests {
 
     #[test]
     fn no_event_is_before_the_earliest() {
-        let mut fleet = fleet(FleetRules { late: 0.5, duplicate: 0.5, ..FleetRules::default() });
+        let mut fleet = fleet(FleetRules {
+            late: 0.5,
+            duplicate: 0.5,
+            ..FleetRules::default()
+        });
         let (now, earliest) = (EventTime::clamped(100_000), EventTime::clamped(95_000));
         let mut out = EventBuffer::default();
         let mut twice = 0;

@@ -49,16 +49,26 @@ impl Jigsaw {
         let rows = (0..row_count)
             .map(|row| {
                 let count = columns.min(zones - row * columns);
-                (0..=count).map(|j| [even(width * micro(j) / micro(count)); STEPS]).collect()
+                (0..=count)
+                    .map(|j| [even(width * micro(j) / micro(count)); STEPS])
+                    .collect()
             })
             .collect();
-        Self { rows, width, depots: zones / ZONES_PER_DEPOT, rng: Rng::new(seed) }
+        Self {
+            rows,
+            width,
+            depots: zones / ZONES_PER_DEPOT,
+            rng: Rng::new(seed),
+        }
     }
 
     /// Width and height of the tiled area in millionths of a degree.
     #[must_use]
     pub fn size(&self) -> (i64, i64) {
-        (self.width, CELL * Micro::try_from(self.rows.len()).expect("rows are few"))
+        (
+            self.width,
+            CELL * Micro::try_from(self.rows.len()).expect("rows are few"),
+        )
     }
 
     /// How many zones tile the area.
@@ -93,7 +103,11 @@ impl Jigsaw {
         if self.depots > 0 && self.rng.chance(0.05) {
             return vec![self.depot_change(effective_at)];
         }
-        let movable: u64 = self.rows.iter().map(|borders| borders.len() as u64 - 2).sum();
+        let movable: u64 = self
+            .rows
+            .iter()
+            .map(|borders| borders.len() as u64 - 2)
+            .sum();
         if movable == 0 {
             return Vec::new();
         }
@@ -111,7 +125,10 @@ impl Jigsaw {
             // A lane's middle half is its border's own, so neighbouring borders never meet.
             self.rows[row][border][step] = even(center + self.rng.between(-lane / 4, lane / 4));
         }
-        vec![self.record(row, border - 1, effective_at), self.record(row, border, effective_at)]
+        vec![
+            self.record(row, border - 1, effective_at),
+            self.record(row, border, effective_at),
+        ]
     }
 
     fn depot_change(&mut self, effective_at: EventTime) -> ZoneRecord {
@@ -120,9 +137,14 @@ impl Jigsaw {
             0 => {
                 let mut value = format!("{{\"id\":\"depot-{depot}\",\"deleted\":true").into_bytes();
                 value.extend_from_slice(b",\"effective_at\":");
-                value.extend_from_slice(itoa::Buffer::new().format(effective_at.millis()).as_bytes());
+                value.extend_from_slice(
+                    itoa::Buffer::new().format(effective_at.millis()).as_bytes(),
+                );
                 value.push(b'}');
-                ZoneRecord { key: format!("depot-{depot}"), value }
+                ZoneRecord {
+                    key: format!("depot-{depot}"),
+                    value,
+                }
             }
             1 => {
                 let open = Duration::from_millis(self.rng.below(20_000));
@@ -168,8 +190,10 @@ impl Jigsaw {
         let radius_m = self.rng.between(200, 2_000);
         let mut value = head(&key, from, until);
         value.extend_from_slice(
-            format!(",\"radius_m\":{radius_m}}},\"geometry\":{{\"type\":\"Point\",\"coordinates\":[")
-                .as_bytes(),
+            format!(
+                ",\"radius_m\":{radius_m}}},\"geometry\":{{\"type\":\"Point\",\"coordinates\":["
+            )
+            .as_bytes(),
         );
         push_degrees(&mut value, WEST + lon);
         value.push(b',');
@@ -210,10 +234,15 @@ mod tests {
     fn areas(records: &[ZoneRecord]) -> Vec<(String, crate::geometry::Area)> {
         let rules = ZoneRules::new(ShapeRules::default(), 1 << 20, &[]);
         let mut areas = Vec::new();
-        for record in records.iter().filter(|record| record.key.starts_with("jigsaw-")) {
+        for record in records
+            .iter()
+            .filter(|record| record.key.starts_with("jigsaw-"))
+        {
             let change = decode(Some(record.key.as_bytes()), Some(&record.value), &rules)
                 .unwrap_or_else(|why| panic!("{}: {why}", record.key));
-            let ZoneChange::Upsert(zone) = change.change else { panic!("not an upsert") };
+            let ZoneChange::Upsert(zone) = change.change else {
+                panic!("not an upsert")
+            };
             areas.push((record.key.clone(), zone.area.clone()));
         }
         areas
@@ -241,7 +270,10 @@ mod tests {
                 let mut text = Vec::new();
                 push_degrees(&mut text, lat);
                 let lat: f64 = String::from_utf8(text).unwrap().parse().unwrap();
-                let count = now.values().filter(|area| area.covers(Position { lon, lat })).count();
+                let count = now
+                    .values()
+                    .filter(|area| area.covers(Position { lon, lat }))
+                    .count();
                 assert_eq!(count, 1, "seed {seed}, {zones} zones, {lon} {lat}");
             }
         }

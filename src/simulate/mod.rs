@@ -40,7 +40,12 @@ mod tests {
 
     #[test]
     fn degrees_are_written_exactly() {
-        for (micro, text) in [(0, "0.000000"), (-97_900_001, "-97.900001"), (5, "0.000005"), (-5, "-0.000005")] {
+        for (micro, text) in [
+            (0, "0.000000"),
+            (-97_900_001, "-97.900001"),
+            (5, "0.000005"),
+            (-5, "-0.000005"),
+        ] {
             let mut out = Vec::new();
             push_degrees(&mut out, micro);
             assert_eq!(out, text.as_bytes());

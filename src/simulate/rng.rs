@@ -21,7 +21,10 @@ impl Rng {
     }
 
     /// A number in [0, `below`); 0 where `below` is 0.
-    #[expect(clippy::cast_possible_truncation, reason = "the high half of a 128-bit product")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the high half of a 128-bit product"
+    )]
     pub const fn below(&mut self, below: u64) -> u64 {
         ((self.bits() as u128 * below as u128) >> 64) as u64
     }
@@ -33,7 +36,10 @@ impl Rng {
     }
 
     /// True once in 1 / `share` times.
-    #[expect(clippy::cast_precision_loss, reason = "53 bits are plenty for a chance")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "53 bits are plenty for a chance"
+    )]
     pub fn chance(&mut self, share: f64) -> bool {
         share > 0.0 && ((self.bits() >> 11) as f64) < share * (1_u64 << 53) as f64
     }

@@ -49,7 +49,8 @@ impl Difference {
     /// Whether all compared records are the same and none is missing.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.different + self.only_left + self.only_right + self.unreadable == 0 && self.compared > 0
+        self.different + self.only_left + self.only_right + self.unreadable == 0
+            && self.compared > 0
     }
 }
 
@@ -83,11 +84,15 @@ impl Comparison {
             self.found.unreadable += 1;
             return;
         };
-        let range = self.ranges.entry((source.0, side == Side::Left)).or_insert((source.1, source.1));
+        let range = self
+            .ranges
+            .entry((source.0, side == Side::Left))
+            .or_insert((source.1, source.1));
         *range = (range.0.min(source.1), range.1.max(source.1));
         match self.halves.get_mut(&source) {
             None => {
-                self.halves.insert(source, Half::Waiting(side, Box::new(stored)));
+                self.halves
+                    .insert(source, Half::Waiting(side, Box::new(stored)));
             }
             Some(half) => match std::mem::replace(half, Half::Paired) {
                 Half::Waiting(other, first) if other == side => {
@@ -116,21 +121,28 @@ impl Comparison {
         };
         self.found.different += 1;
         if self.found.first.len() < NAMED {
-            self.found.first.push(format!("{}:{}: {what}", source.0, source.1));
+            self.found
+                .first
+                .push(format!("{}:{}: {what}", source.0, source.1));
         }
     }
 
     /// Records that wait for their other half.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.halves.values().filter(|half| matches!(half, Half::Waiting(..))).count()
+        self.halves
+            .values()
+            .filter(|half| matches!(half, Half::Waiting(..)))
+            .count()
     }
 
     /// What was found, once both topics are read.
     #[must_use]
     pub fn finish(mut self) -> Difference {
         for ((partition, offset), half) in &self.halves {
-            let Half::Waiting(side, _) = half else { continue };
+            let Half::Waiting(side, _) = half else {
+                continue;
+            };
             // Alone counts only where the other topic has earlier and later ones.
             let other = self.ranges.get(&(*partition, *side == Side::Right));
             if other.is_some_and(|(from, to)| from < offset && offset < to) {

@@ -72,7 +72,10 @@ impl Audit {
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         let members = Members::new(&rules.field, !rules.properties.is_empty());
-        let report = Report { exactly_once: rules.exactly_once, ..Report::default() };
+        let report = Report {
+            exactly_once: rules.exactly_once,
+            ..Report::default()
+        };
         Self {
             rules,
             members,
@@ -90,7 +93,10 @@ impl Audit {
     /// Takes a record of the zones topic.
     pub fn zone(&mut self, record: &RecordRef<'_>) {
         self.report.zone_changes += 1;
-        let position = RecordPosition { partition: record.partition, offset: record.offset };
+        let position = RecordPosition {
+            partition: record.partition,
+            offset: record.offset,
+        };
         let named = zone_change::zone_of_key(record.key);
         let Some(commit_time) = record.timestamp.instant() else {
             self.refuse(position, None, None);
@@ -98,7 +104,11 @@ impl Audit {
         };
         let Ok(change) = zone_change::decode(record.key, record.value, &self.rules.zone_rules)
         else {
-            self.refuse(position, named.as_ref().map(|id| id.as_str()), Some(commit_time));
+            self.refuse(
+                position,
+                named.as_ref().map(|id| id.as_str()),
+                Some(commit_time),
+            );
             return;
         };
         let effective_at = change.effective_at.unwrap_or(commit_time);
@@ -142,7 +152,14 @@ impl Audit {
             let valid_from = commit_time.plus(lag);
             let (expires_at, upsert) = (None, None);
             let zone = Arc::from(zone);
-            self.timeline.add(Change { zone, position, commit_time, valid_from, expires_at, upsert });
+            self.timeline.add(Change {
+                zone,
+                position,
+                commit_time,
+                valid_from,
+                expires_at,
+                upsert,
+            });
         }
     }
 
@@ -151,7 +168,9 @@ impl Audit {
         let (partition, offset) = (record.partition.0, record.offset.0);
         let source = self.sources.entry(partition).or_default();
         let lowest = source.first_output.is_none_or(|first| offset < first);
-        if self.rules.from_log_start && source.judged_from.is_none_or(|from| offset < from) && lowest
+        if self.rules.from_log_start
+            && source.judged_from.is_none_or(|from| offset < from)
+            && lowest
         {
             source.judged_from = Some(offset);
         }
@@ -167,28 +186,47 @@ impl Audit {
             let (partition, offset) = source.split_once(':')?;
             Some((partition.parse::<i32>().ok()?, offset.parse::<i64>().ok()?))
         });
-        let at = output.header(headers::AT).and_then(|at| at.parse().ok()).map(EventTime::clamped);
+        let at = output
+            .header(headers::AT)
+            .and_then(|at| at.parse().ok())
+            .map(EventTime::clamped);
         let Some((partition, offset)) = source else {
             self.report.find(Finding::Orphan, -1, record.offset.0, || {
-                format!("enriched {}:{} has no `{}`", record.partition, record.offset, headers::SOURCE)
+                format!(
+                    "enriched {}:{} has no `{}`",
+                    record.partition,
+                    record.offset,
+                    headers::SOURCE
+                )
             });
             return;
         };
-        let output = Output { kind: Kind::Enriched, at, record: output };
+        let output = Output {
+            kind: Kind::Enriched,
+            at,
+            record: output,
+        };
         self.output(partition, offset, record.partition.0, output);
     }
 
     /// Takes a record of the dead-letter topic.
     pub fn dead_letter(&mut self, record: &RecordRef<'_>) {
         let output = Stored::of(record);
-        let number = |name: &str| output.header(name).and_then(|text| text.parse::<i64>().ok());
+        let number = |name: &str| {
+            output
+                .header(name)
+                .and_then(|text| text.parse::<i64>().ok())
+        };
         let topic = output.header(headers::ERROR_TOPIC);
         let partition = number(headers::ERROR_PARTITION).and_then(|n| i32::try_from(n).ok());
         let (Some(topic), Some(partition), Some(offset)) =
             (topic, partition, number(headers::ERROR_OFFSET))
         else {
             self.report.find(Finding::Orphan, -1, record.offset.0, || {
-                format!("dead letter {}:{} has no readable headers", record.partition, record.offset)
+                format!(
+                    "dead letter {}:{} has no readable headers",
+                    record.partition, record.offset
+                )
             });
             return;
         };
@@ -200,7 +238,11 @@ impl Audit {
             self.report.set_aside("dead letters of other topics");
             return;
         }
-        let output = Output { kind: Kind::DeadLetter, at: None, record: output };
+        let output = Output {
+            kind: Kind::DeadLetter,
+            at: None,
+            record: output,
+        };
         self.output(partition, offset, record.partition.0, output);
     }
 
@@ -217,7 +259,8 @@ impl Audit {
                 return;
             }
             Place::Dropped => {
-                self.report.find(Finding::Duplicate, partition, offset, String::new);
+                self.report
+                    .find(Finding::Duplicate, partition, offset, String::new);
                 self.report.set_aside("late duplicates");
                 return;
             }
@@ -230,18 +273,24 @@ impl Audit {
         if !is_read {
             source.ahead += 1;
         }
-        source.first_output = Some(source.first_output.map_or(offset, |first| first.min(offset)));
+        source.first_output = Some(
+            source
+                .first_output
+                .map_or(offset, |first| first.min(offset)),
+        );
         if duplicate {
-            self.report.find(Finding::Duplicate, partition, offset, String::new);
+            self.report
+                .find(Finding::Duplicate, partition, offset, String::new);
         } else if kind == Kind::Enriched && !source.in_order(offset, output_partition) {
             self.report.find(Finding::Reordered, partition, offset, || {
                 "its first output stands behind that of a later record".to_owned()
             });
         }
         if early {
-            self.report.find(Finding::CommittedEarly, partition, offset, || {
-                "was committed before it was in the outputs".to_owned()
-            });
+            self.report
+                .find(Finding::CommittedEarly, partition, offset, || {
+                    "was committed before it was in the outputs".to_owned()
+                });
         }
         if !self.judge_waiting_at(partition, offset) {
             self.waiting.push_back((partition, offset));
@@ -250,14 +299,21 @@ impl Audit {
 
     /// Judges what waits at one source; true where nothing is left waiting there.
     fn judge_waiting_at(&mut self, partition: i32, offset: i64) -> bool {
-        let Some(source) = self.sources.get_mut(&partition) else { return true };
+        let Some(source) = self.sources.get_mut(&partition) else {
+            return true;
+        };
         let horizon = self.horizon;
-        let Place::Slot(slot) = source.slot(offset) else { return true };
+        let Place::Slot(slot) = source.slot(offset) else {
+            return true;
+        };
         if slot.record.is_none() {
             return slot.outputs.is_empty();
         }
         let known = |output: &Output| output.at.is_none_or(|at| Some(at) <= horizon);
-        let ready: Vec<Output> = slot.outputs.extract_if(.., |output| known(output)).collect();
+        let ready: Vec<Output> = slot
+            .outputs
+            .extract_if(.., |output| known(output))
+            .collect();
         let done = slot.outputs.is_empty();
         if ready.is_empty() {
             return done;
@@ -280,7 +336,9 @@ impl Audit {
         }
         self.horizon = Some(horizon);
         for _ in 0..self.waiting.len() {
-            let Some((partition, offset)) = self.waiting.pop_front() else { break };
+            let Some((partition, offset)) = self.waiting.pop_front() else {
+                break;
+            };
             if !self.judge_waiting_at(partition, offset) {
                 self.waiting.push_back((partition, offset));
             }
@@ -297,13 +355,23 @@ impl Audit {
     }
 
     fn pass(&mut self, partition: i32) {
-        let Some(source) = self.sources.get_mut(&partition) else { return };
-        let from = if self.rules.from_log_start { source.judged_from } else { source.first_output };
+        let Some(source) = self.sources.get_mut(&partition) else {
+            return;
+        };
+        let from = if self.rules.from_log_start {
+            source.judged_from
+        } else {
+            source.first_output
+        };
         while let Some((offset, passed)) = source.pass() {
             if from.is_none_or(|from| offset < from) || passed == Passed::Hole {
                 continue;
             }
-            let range = self.report.ranges.entry(partition).or_insert((offset, offset));
+            let range = self
+                .report
+                .ranges
+                .entry(partition)
+                .or_insert((offset, offset));
             *range = (range.0.min(offset), range.1.max(offset + 1));
             self.report.judged += 1;
             if passed == Passed::Missing && !self.rules.may_be_dropped(source, offset) {
@@ -342,8 +410,11 @@ impl Audit {
     #[must_use]
     pub fn report(&self) -> Report {
         let mut report = self.report.clone();
-        for (partition, early) in
-            report.findings.get(&Finding::CommittedEarly).cloned().unwrap_or_default()
+        for (partition, early) in report
+            .findings
+            .get(&Finding::CommittedEarly)
+            .cloned()
+            .unwrap_or_default()
         {
             if let Some(lost) = report.findings.get_mut(&Finding::Lost)
                 && let Some(tally) = lost.get_mut(&partition)
@@ -370,10 +441,17 @@ impl Audit {
             self.pass(partition);
             let source = &self.sources[&partition];
             for offset in source.orphans() {
-                if offset < source.judged_from.or(source.telemetry_from()).unwrap_or(offset) {
-                    self.report.set_aside("their telemetry is no longer in the topic");
+                if offset
+                    < source
+                        .judged_from
+                        .or(source.telemetry_from())
+                        .unwrap_or(offset)
+                {
+                    self.report
+                        .set_aside("their telemetry is no longer in the topic");
                 } else {
-                    let note = || "an output names this source, but there is no such record".to_owned();
+                    let note =
+                        || "an output names this source, but there is no such record".to_owned();
                     self.report.find(Finding::Orphan, partition, offset, note);
                 }
             }
@@ -400,11 +478,16 @@ impl Jigsaw {
 
     /// Whether an event here and then must lie in exactly one zone; `None`: it is excused.
     pub(super) fn applies(&self, place: Position, at: EventTime) -> Option<bool> {
-        let Some((from, bounds)) = self.tiling else { return Some(false) };
+        let Some((from, bounds)) = self.tiling else {
+            return Some(false);
+        };
         if at < from || !bounds.holds(place) {
             return Some(false);
         }
-        let excused = self.excused.iter().any(|(from, to)| *from <= at && at < *to);
+        let excused = self
+            .excused
+            .iter()
+            .any(|(from, to)| *from <= at && at < *to);
         if excused { None } else { Some(true) }
     }
 }
@@ -429,12 +512,23 @@ type Ring = Vec<Vec<f64>>;
 
 fn read_upsert(value: &[u8], rules: &Rules) -> Option<Upsert> {
     let feature: Feature<'_> = serde_json::from_slice(value).ok()?;
-    let properties = feature.properties.map(|RawMembers(members)| members).unwrap_or_default();
+    let properties = feature
+        .properties
+        .map(|RawMembers(members)| members)
+        .unwrap_or_default();
     let property = |name: &str| {
-        properties.iter().find(|(member, _)| member == name).map(|(_, value)| value.get())
+        properties
+            .iter()
+            .find(|(member, _)| member == name)
+            .map(|(_, value)| value.get())
     };
     let coordinates = feature.geometry.coordinates.get();
-    let position = |at: &Vec<f64>| Some(Position { lon: *at.first()?, lat: *at.get(1)? });
+    let position = |at: &Vec<f64>| {
+        Some(Position {
+            lon: *at.first()?,
+            lat: *at.get(1)?,
+        })
+    };
     let ring = |ring: &Ring| ring.iter().filter_map(position).collect::<Vec<_>>();
     let polygon = |rings: &Vec<Ring>| rings.iter().map(ring).collect::<Vec<_>>();
     let shape = match feature.geometry.r#type.as_str() {
@@ -449,7 +543,10 @@ fn read_upsert(value: &[u8], rules: &Rules) -> Option<Upsert> {
         }
         _ => {
             let center = position(&serde_json::from_str(coordinates).ok()?)?;
-            Shape::Circle { center, radius_m: property("radius_m")?.parse().ok()? }
+            Shape::Circle {
+                center,
+                radius_m: property("radius_m")?.parse().ok()?,
+            }
         }
     };
     let mut carried = String::new();

@@ -44,7 +44,10 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Integer(value))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "what serde_json itself does beyond 64 bits")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "what serde_json itself does beyond 64 bits"
+    )]
     fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
         Ok(i64::try_from(value).map_or(Node::Number(value as f64), Node::Integer))
     }
@@ -125,8 +128,17 @@ impl Pointers {
     /// The pointers as they stand in the configuration; a `time` of `record` is the Kafka timestamp.
     #[must_use]
     pub fn new(id: &str, time: &str, lat: &str, lon: &str) -> Self {
-        let time = if time == "record" { None } else { Some(split(time)) };
-        Self { id: split(id), time, lat: split(lat), lon: split(lon) }
+        let time = if time == "record" {
+            None
+        } else {
+            Some(split(time))
+        };
+        Self {
+            id: split(id),
+            time,
+            lat: split(lat),
+            lon: split(lon),
+        }
     }
 }
 
@@ -134,7 +146,11 @@ impl Pointers {
 fn split(pointer: &str) -> Vec<String> {
     pointer
         .strip_prefix('/')
-        .map(|rest| rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect())
+        .map(|rest| {
+            rest.split('/')
+                .map(|part| part.replace("~1", "/").replace("~0", "~"))
+                .collect()
+        })
         .unwrap_or_default()
 }
 
@@ -180,7 +196,10 @@ fn read_fields(node: &Node<'_>, at: RecordTimestamp, pointers: &Pointers) -> Rea
             _ => None,
         },
     };
-    let (lat, lon) = (number(&find(node, &pointers.lat)), number(&find(node, &pointers.lon)));
+    let (lat, lon) = (
+        number(&find(node, &pointers.lat)),
+        number(&find(node, &pointers.lon)),
+    );
     match (time, lat, lon) {
         (Some(time), Some(lat), Some(lon)) if lat.abs() <= 90.0 && lon.abs() <= 180.0 => match id {
             Found::One(Node::String(_) | Node::Integer(_)) => {
@@ -222,7 +241,12 @@ fn find<'n, 'a>(node: &'n Node<'a>, pointer: &[String]) -> Found<'n, 'a> {
             Node::Array(items) => {
                 // RFC 6901: digits without a leading zero.
                 let plain = part == "0" || !part.starts_with('0') && !part.starts_with('+');
-                match part.parse::<usize>().ok().filter(|_| plain).and_then(|i| items.get(i)) {
+                match part
+                    .parse::<usize>()
+                    .ok()
+                    .filter(|_| plain)
+                    .and_then(|i| items.get(i))
+                {
                     Some(item) => item,
                     None => return Found::None,
                 }
@@ -263,7 +287,11 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_pointer_and_times_in_both_forms() {
-        let event = Event { time: EventTime::clamped(5), lon: 2.5, lat: -1.0 };
+        let event = Event {
+            time: EventTime::clamped(5),
+            lon: 2.5,
+            lat: -1.0,
+        };
         assert_eq!(
             reading(r#"{"id":"a","ts":5,"pos":{"lat":-1,"lon":2.5}}"#),
             Reading::Valid(event)
@@ -289,7 +317,13 @@ mod tests {
     #[test]
     fn what_is_no_event_is_invalid() {
         for text in [
-            "", "null", "[]", "7", "{", "{}", "{\"id\":\"a\"}",
+            "",
+            "null",
+            "[]",
+            "7",
+            "{",
+            "{}",
+            "{\"id\":\"a\"}",
             r#"{"id":"a","ts":5,"pos":{"lat":"1","lon":2}}"#,
             r#"{"id":"a","ts":5,"pos":{"lat":90.0000001,"lon":2}}"#,
             r#"{"id":"a","ts":5,"pos":{"lat":1,"lon":-180.5}}"#,

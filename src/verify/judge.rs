@@ -24,10 +24,13 @@ impl Rules {
         if !self.invalid_is_dropped {
             return false;
         }
-        let Place::Slot(slot) = source.slot(offset) else { return false };
-        let reading = slot.record.as_ref().map(|record| {
-            event::read(record.value.as_deref(), record.timestamp, &self.pointers)
-        });
+        let Place::Slot(slot) = source.slot(offset) else {
+            return false;
+        };
+        let reading = slot
+            .record
+            .as_ref()
+            .map(|record| event::read(record.value.as_deref(), record.timestamp, &self.pointers));
         !matches!(reading, Some(Reading::Valid(_)))
     }
 }
@@ -62,11 +65,17 @@ impl Audit {
 
     fn judge_dead_letter(&mut self, record: &Stored, letter: &Stored) -> Result<(), String> {
         let reason = letter.header(headers::ERROR_REASON).unwrap_or("");
-        let known = RejectionReason::ALL.iter().find(|known| known.as_str() == reason);
+        let known = RejectionReason::ALL
+            .iter()
+            .find(|known| known.as_str() == reason);
         let Some(reason) = known else {
             return Err("the dead letter has no known reason".to_owned());
         };
-        *self.report.reasons.entry(reason.as_str().to_owned()).or_default() += 1;
+        *self
+            .report
+            .reasons
+            .entry(reason.as_str().to_owned())
+            .or_default() += 1;
         let allowed = match reason {
             RejectionReason::Late => self.rules.late_is_dead_lettered,
             RejectionReason::TooLarge => true, // the output topic's limit is not known here
@@ -97,7 +106,11 @@ impl Audit {
             Some(text) => Flags::parse(text).ok_or_else(|| format!("unknown flags `{text}`"))?,
         };
         for flag in flags.iter() {
-            *self.report.flags.entry(flag.as_str().to_owned()).or_default() += 1;
+            *self
+                .report
+                .flags
+                .entry(flag.as_str().to_owned())
+                .or_default() += 1;
         }
         if output.key != record.key {
             return Err("the key is not the original's".to_owned());
@@ -121,7 +134,9 @@ impl Audit {
         };
         let instant = |name: &str| {
             let millis = output.header(name).and_then(|text| text.parse().ok());
-            millis.and_then(EventTime::from_millis).ok_or_else(|| format!("no readable `{name}`"))
+            millis
+                .and_then(EventTime::from_millis)
+                .ok_or_else(|| format!("no readable `{name}`"))
         };
         let (at, as_of) = (instant(headers::AT)?, instant(headers::AS_OF)?);
         judge_timestamp(record, output, as_of)?;
@@ -142,7 +157,11 @@ impl Audit {
             return Err(format!("matched at {at}, above as_of {as_of}"));
         }
         if self.rules.matching == Matching::Latest {
-            return if at == as_of { Ok(()) } else { Err("not matched at as_of".to_owned()) };
+            return if at == as_of {
+                Ok(())
+            } else {
+                Err("not matched at as_of".to_owned())
+            };
         }
         let mut own = event.time;
         let mut future = false;
@@ -164,7 +183,9 @@ impl Audit {
         let cut = flags.has(Flag::Unsettled) || flags.has(Flag::Degraded);
         match () {
             () if late && at < own => Err("flagged late, but matched before its time".to_owned()),
-            () if late && at == own && !cut => Err("flagged late, but matched at its time".to_owned()),
+            () if late && at == own && !cut => {
+                Err("flagged late, but matched at its time".to_owned())
+            }
             () if late => Ok(()),
             () if flags.has(Flag::Unsettled) && own <= as_of => {
                 Err("flagged unsettled, but its instant was settled".to_owned())
@@ -174,7 +195,10 @@ impl Audit {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all of one output, told apart once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of one output, told apart once"
+    )]
     fn judge_value(
         &mut self,
         partition: i32,
@@ -185,7 +209,10 @@ impl Audit {
         (at, as_of): (EventTime, EventTime),
         flags: Flags,
     ) -> Result<(), String> {
-        let place = Position { lon: event.lon, lat: event.lat };
+        let place = Position {
+            lon: event.lon,
+            lat: event.lat,
+        };
         let hits = self.timeline.zones(place, at);
         let (Some(original), Some(value)) = (record.value.as_deref(), output.value.as_deref())
         else {
@@ -232,13 +259,16 @@ impl Audit {
 
 /// The output carries its source's timestamp, unless the broker sets its own or would refuse it.
 fn judge_timestamp(record: &Stored, output: &Stored, as_of: EventTime) -> Result<(), String> {
-    let (RecordTimestamp::Create(own), Some(source)) = (output.timestamp, record.timestamp.instant())
+    let (RecordTimestamp::Create(own), Some(source)) =
+        (output.timestamp, record.timestamp.instant())
     else {
         return Ok(());
     };
     if own == source || own < source && source > as_of.plus(CLAMP_AHEAD) {
         Ok(())
     } else {
-        Err(format!("the timestamp {own} is not the original's {source}"))
+        Err(format!(
+            "the timestamp {own} is not the original's {source}"
+        ))
     }
 }

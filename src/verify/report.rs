@@ -82,8 +82,19 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn find(&mut self, finding: Finding, partition: i32, offset: i64, note: impl FnOnce() -> String) {
-        let tally = self.findings.entry(finding).or_default().entry(partition).or_default();
+    pub(super) fn find(
+        &mut self,
+        finding: Finding,
+        partition: i32,
+        offset: i64,
+        note: impl FnOnce() -> String,
+    ) {
+        let tally = self
+            .findings
+            .entry(finding)
+            .or_default()
+            .entry(partition)
+            .or_default();
         tally.count += 1;
         if tally.first.len() < OFFSETS_NAMED {
             tally.first.push(offset);
@@ -103,7 +114,12 @@ impl Report {
     /// How many records have this finding.
     #[must_use]
     pub fn count(&self, finding: Finding) -> u64 {
-        self.findings.get(&finding).into_iter().flatten().map(|(_, tally)| tally.count).sum()
+        self.findings
+            .get(&finding)
+            .into_iter()
+            .flatten()
+            .map(|(_, tally)| tally.count)
+            .sum()
     }
 
     /// The first offsets with this finding, over all partitions.
@@ -118,7 +134,9 @@ impl Report {
     /// Whether nothing was found that must not be.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.findings.keys().all(|finding| *finding == Finding::Duplicate && !self.exactly_once)
+        self.findings
+            .keys()
+            .all(|finding| *finding == Finding::Duplicate && !self.exactly_once)
     }
 
     /// Whether there was anything to judge: a witness who saw nothing says so, and clears nobody.
@@ -153,8 +171,17 @@ impl fmt::Display for Report {
             writeln!(f)?;
             for (partition, tally) in self.findings.get(&finding).into_iter().flatten() {
                 let first: Vec<String> = tally.first.iter().map(ToString::to_string).collect();
-                let more = if tally.count > first.len() as u64 { ", …" } else { "" };
-                writeln!(f, "    partition {partition}: {} at {}{more}", tally.count, first.join(", "))?;
+                let more = if tally.count > first.len() as u64 {
+                    ", …"
+                } else {
+                    ""
+                };
+                writeln!(
+                    f,
+                    "    partition {partition}: {} at {}{more}",
+                    tally.count,
+                    first.join(", ")
+                )?;
             }
         }
         if self.jigsaw_checked + self.jigsaw_excused > 0 {
@@ -176,7 +203,10 @@ impl fmt::Display for Report {
         }
         for (title, counts) in [("flags", &self.flags), ("dead letters", &self.reasons)] {
             if !counts.is_empty() {
-                let list: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
+                let list: Vec<String> = counts
+                    .iter()
+                    .map(|(name, n)| format!("{name} {n}"))
+                    .collect();
                 writeln!(f, "{title}: {}", list.join(", "))?;
             }
         }

@@ -93,7 +93,13 @@ impl Shape {
             bounds.lat_max = bounds.lat_max.max(end.lat);
         }
         let bands = Bands::new(&edges, bounds);
-        Self::Polygons(Polygons { edges, bands, bounds, moved, repaired })
+        Self::Polygons(Polygons {
+            edges,
+            bands,
+            bounds,
+            moved,
+            repaired,
+        })
     }
 
     /// A rectangle within lon -180 to 180 that holds every place of the shape.
@@ -107,7 +113,10 @@ impl Shape {
                 let wide = if south <= -90.0 || north >= 90.0 {
                     180.0
                 } else {
-                    (angle.sin() / center.lat.to_radians().cos()).min(1.0).asin().to_degrees()
+                    (angle.sin() / center.lat.to_radians().cos())
+                        .min(1.0)
+                        .asin()
+                        .to_degrees()
                 };
                 Bounds {
                     lon_min: center.lon - wide - 1e-9,
@@ -143,7 +152,11 @@ impl Bounds {
         if self.lon_min >= -180.0 && self.lon_max <= 180.0 {
             self
         } else {
-            Self { lon_min: -180.0, lon_max: 180.0, ..self }
+            Self {
+                lon_min: -180.0,
+                lon_max: 180.0,
+                ..self
+            }
         }
     }
 
@@ -163,8 +176,11 @@ fn distance_m(a: Position, b: Position) -> f64 {
         [lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()]
     };
     let (a, b) = (vector(a), vector(b));
-    let cross =
-        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+    let cross = [
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    ];
     let sine = (cross[0] * cross[0] + cross[1] * cross[1] + cross[2] * cross[2]).sqrt();
     let cosine = a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
     sine.atan2(cosine) * EARTH_RADIUS_M
@@ -184,7 +200,10 @@ fn unwrap_ring(ring: &[Position]) -> (Vec<Position>, bool) {
             }
         }
         moved |= turn != 0.0;
-        places.push(Position { lon: at.lon + turn, lat: at.lat });
+        places.push(Position {
+            lon: at.lon + turn,
+            lat: at.lat,
+        });
     }
     let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) else {
         return (places, false);
@@ -192,8 +211,14 @@ fn unwrap_ring(ring: &[Position]) -> (Vec<Position>, bool) {
     if (last.lon - first.lon).abs() > 359.0 {
         // Back where it began, one turn further: it goes round the pole of its hemisphere.
         let pole = if first.lat > 0.0 { 90.0 } else { -90.0 };
-        places.push(Position { lon: last.lon, lat: pole });
-        places.push(Position { lon: first.lon, lat: pole });
+        places.push(Position {
+            lon: last.lon,
+            lat: pole,
+        });
+        places.push(Position {
+            lon: first.lon,
+            lat: pole,
+        });
         places.push(first);
     } else if first != last && moved {
         places.push(first); // closed but for the rounding of a turn there and back
@@ -205,7 +230,10 @@ fn unwrap_ring(ring: &[Position]) -> (Vec<Position>, bool) {
 }
 
 fn doubled_area(places: &[Position]) -> f64 {
-    places.windows(2).map(|pair| (pair[1].lon - pair[0].lon) * (pair[0].lat + pair[1].lat)).sum()
+    places
+        .windows(2)
+        .map(|pair| (pair[1].lon - pair[0].lon) * (pair[0].lat + pair[1].lat))
+        .sum()
 }
 
 impl Polygons {
@@ -213,7 +241,11 @@ impl Polygons {
         let mut answer = Covers::No;
         for turn in [0.0, 360.0, -360.0, 720.0, -720.0] {
             let lon = at.lon + turn;
-            let slack = if turn == 0.0 && !self.moved { 0.0 } else { SHIFT_ERROR };
+            let slack = if turn == 0.0 && !self.moved {
+                0.0
+            } else {
+                SHIFT_ERROR
+            };
             let near = Bounds {
                 lon_min: self.bounds.lon_min - slack,
                 lon_max: self.bounds.lon_max + slack,
@@ -234,14 +266,20 @@ impl Polygons {
 
     fn covers_in_the_plane(&self, at: Position, slack: f64) -> Covers {
         let mut inside = false;
-        let point = robust::Coord { x: at.lon, y: at.lat };
+        let point = robust::Coord {
+            x: at.lon,
+            y: at.lat,
+        };
         for &edge in self.bands.at(at.lat) {
             let Edge { south, north } = self.edges[edge as usize];
             if at.lat < south.lat || at.lat > north.lat {
                 continue;
             }
-            let (west, east) =
-                if south.lon <= north.lon { (south.lon, north.lon) } else { (north.lon, south.lon) };
+            let (west, east) = if south.lon <= north.lon {
+                (south.lon, north.lon)
+            } else {
+                (north.lon, south.lon)
+            };
             if at.lon < west - slack {
                 // The edge is wholly to the east of the place: only the ray's half-open rule counts.
                 inside ^= south.lat <= at.lat && at.lat < north.lat;
@@ -251,13 +289,23 @@ impl Polygons {
                 continue;
             }
             let side = robust::orient2d(
-                robust::Coord { x: south.lon, y: south.lat },
-                robust::Coord { x: north.lon, y: north.lat },
+                robust::Coord {
+                    x: south.lon,
+                    y: south.lat,
+                },
+                robust::Coord {
+                    x: north.lon,
+                    y: north.lat,
+                },
                 point,
             );
             let length = (north.lon - south.lon).hypot(north.lat - south.lat);
             if side == 0.0 && at.lon >= west && at.lon <= east {
-                return if slack > 0.0 || self.repaired { Covers::Undecided } else { Covers::Yes };
+                return if slack > 0.0 || self.repaired {
+                    Covers::Undecided
+                } else {
+                    Covers::Yes
+                };
             }
             if side.abs() <= slack * length.max(SHIFT_ERROR) {
                 return Covers::Undecided;
@@ -273,7 +321,11 @@ impl Bands {
     fn new(edges: &[Edge], bounds: Bounds) -> Self {
         let count = (edges.len() / EDGES_PER_BAND).clamp(1, 1 << 16);
         let height = ((bounds.lat_max - bounds.lat_min) / count as f64).max(f64::MIN_POSITIVE);
-        let mut bands = Self { lists: vec![Vec::new(); count], south: bounds.lat_min, height };
+        let mut bands = Self {
+            lists: vec![Vec::new(); count],
+            south: bounds.lat_min,
+            height,
+        };
         for (i, edge) in edges.iter().enumerate() {
             let i = u32::try_from(i).expect("a shape has fewer than 2^32 edges");
             for band in bands.number(edge.south.lat)..=bands.number(edge.north.lat) {
@@ -284,7 +336,11 @@ impl Bands {
     }
 
     /// Never falls as the latitude rises, so an edge is in the band of each of its latitudes.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped"
+    )]
     fn number(&self, lat: f64) -> usize {
         (((lat - self.south) / self.height).max(0.0) as usize).min(self.lists.len() - 1)
     }
@@ -301,7 +357,11 @@ mod tests {
     fn shape(rings: &[&[(f64, f64)]]) -> Shape {
         let rings = rings
             .iter()
-            .map(|ring| ring.iter().map(|&(lon, lat)| Position { lon, lat }).collect())
+            .map(|ring| {
+                ring.iter()
+                    .map(|&(lon, lat)| Position { lon, lat })
+                    .collect()
+            })
             .collect();
         Shape::polygons(&[rings], false)
     }
@@ -313,13 +373,24 @@ mod tests {
     #[test]
     fn border_of_ring_and_hole_is_covered_and_the_hole_is_not() {
         let zone = shape(&[
-            &[(0.0, 0.0), (10.0, 0.0), (10.0, 10.0), (0.0, 10.0), (0.0, 0.0)],
+            &[
+                (0.0, 0.0),
+                (10.0, 0.0),
+                (10.0, 10.0),
+                (0.0, 10.0),
+                (0.0, 0.0),
+            ],
             &[(4.0, 4.0), (6.0, 4.0), (6.0, 6.0), (4.0, 6.0), (4.0, 4.0)],
         ]);
         for (lon, lat, wanted) in [
-            (0.0, 0.0, Covers::Yes), (10.0, 5.0, Covers::Yes), (4.0, 5.0, Covers::Yes),
-            (5.0, 5.0, Covers::No), (5.0, 4.0_f64.next_up(), Covers::No),
-            (5.0, 4.0, Covers::Yes), (10.0_f64.next_up(), 5.0, Covers::No), (2.0, 2.0, Covers::Yes),
+            (0.0, 0.0, Covers::Yes),
+            (10.0, 5.0, Covers::Yes),
+            (4.0, 5.0, Covers::Yes),
+            (5.0, 5.0, Covers::No),
+            (5.0, 4.0_f64.next_up(), Covers::No),
+            (5.0, 4.0, Covers::Yes),
+            (10.0_f64.next_up(), 5.0, Covers::No),
+            (2.0, 2.0, Covers::Yes),
         ] {
             assert_eq!(covers(&zone, lon, lat), wanted, "{lon} {lat}");
         }
@@ -335,14 +406,37 @@ mod tests {
 
     #[test]
     fn three_ways_to_write_a_shape_over_180_agree() {
-        let crossing = shape(&[&[(170.0, 0.0), (-170.0, 0.0), (-170.0, 9.0), (170.0, 9.0), (170.0, 0.0)]]);
-        let lon360 = shape(&[&[(170.0, 0.0), (190.0, 0.0), (190.0, 9.0), (170.0, 9.0), (170.0, 0.0)]]);
-        for (lon, wanted) in [(175.0, Covers::Yes), (-175.0, Covers::Yes), (180.0, Covers::Yes),
-            (-180.0, Covers::Yes), (0.0, Covers::No), (-169.0, Covers::No), (169.0, Covers::No)] {
+        let crossing = shape(&[&[
+            (170.0, 0.0),
+            (-170.0, 0.0),
+            (-170.0, 9.0),
+            (170.0, 9.0),
+            (170.0, 0.0),
+        ]]);
+        let lon360 = shape(&[&[
+            (170.0, 0.0),
+            (190.0, 0.0),
+            (190.0, 9.0),
+            (170.0, 9.0),
+            (170.0, 0.0),
+        ]]);
+        for (lon, wanted) in [
+            (175.0, Covers::Yes),
+            (-175.0, Covers::Yes),
+            (180.0, Covers::Yes),
+            (-180.0, Covers::Yes),
+            (0.0, Covers::No),
+            (-169.0, Covers::No),
+            (169.0, Covers::No),
+        ] {
             assert_eq!(covers(&crossing, lon, 4.0), wanted, "{lon}");
             assert_eq!(covers(&lon360, lon, 4.0), wanted, "{lon}");
         }
-        assert_eq!(covers(&crossing, -170.0, 4.0), Covers::Undecided, "a border that was moved");
+        assert_eq!(
+            covers(&crossing, -170.0, 4.0),
+            Covers::Undecided,
+            "a border that was moved"
+        );
     }
 
     #[test]
@@ -351,18 +445,33 @@ mod tests {
         assert_eq!(covers(&cap, 33.0, 89.0), Covers::Yes);
         assert_eq!(covers(&cap, 170.0, 85.0), Covers::Yes);
         assert_eq!(covers(&cap, 33.0, 79.0), Covers::No);
-        let belt = shape(&[&[(-180.0, -10.0), (180.0, -10.0), (180.0, 10.0), (-180.0, 10.0), (-180.0, -10.0)]]);
+        let belt = shape(&[&[
+            (-180.0, -10.0),
+            (180.0, -10.0),
+            (180.0, 10.0),
+            (-180.0, 10.0),
+            (-180.0, -10.0),
+        ]]);
         assert_eq!(covers(&belt, 0.0, 0.0), Covers::Yes);
         assert_eq!(covers(&belt, 0.0, 11.0), Covers::No);
     }
 
     #[test]
     fn a_circle_is_measured_on_the_sphere() {
-        let circle = Shape::Circle { center: Position { lon: 179.9, lat: 60.0 }, radius_m: 50_000.0 };
+        let circle = Shape::Circle {
+            center: Position {
+                lon: 179.9,
+                lat: 60.0,
+            },
+            radius_m: 50_000.0,
+        };
         assert_eq!(covers(&circle, -179.9, 60.0), Covers::Yes);
         assert_eq!(covers(&circle, 178.9, 60.0), Covers::No);
         let (one_degree, lat) = (EARTH_RADIUS_M.to_radians(), 1.0);
-        let edge = Shape::Circle { center: Position { lon: 0.0, lat: 0.0 }, radius_m: one_degree };
+        let edge = Shape::Circle {
+            center: Position { lon: 0.0, lat: 0.0 },
+            radius_m: one_degree,
+        };
         assert_eq!(covers(&edge, 0.0, lat), Covers::Undecided);
     }
 }

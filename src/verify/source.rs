@@ -34,7 +34,11 @@ impl Stored {
 
     /// The value of the last header of this name: an original may carry one of an earlier pass.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().rev().find(|(header, _)| &**header == name)?;
+        let (_, value) = self
+            .headers
+            .iter()
+            .rev()
+            .find(|(header, _)| &**header == name)?;
         std::str::from_utf8(value.as_deref()?).ok()
     }
 }
@@ -135,7 +139,9 @@ impl Source {
                 return false;
             }
         }
-        let Place::Slot(slot) = self.slot(offset) else { return false };
+        let Place::Slot(slot) = self.slot(offset) else {
+            return false;
+        };
         let waiting = slot.outputs.len();
         slot.record = Some(record);
         self.ahead -= waiting;
@@ -173,7 +179,9 @@ impl Source {
         if !self.started || offset >= self.settled_to || offset >= self.read_to {
             return None;
         }
-        let slot = usize::try_from(offset - self.base).ok().and_then(|i| self.slots.get_mut(i));
+        let slot = usize::try_from(offset - self.base)
+            .ok()
+            .and_then(|i| self.slots.get_mut(i));
         let passed = match slot {
             Some(slot) if slot.record.is_none() => Passed::Hole,
             Some(slot) if slot.seen > 0 => Passed::Delivered,
@@ -194,7 +202,12 @@ impl Source {
     pub(super) fn drop_judged(&mut self, keep: usize) {
         let passed = usize::try_from(self.passed_to - self.base).unwrap_or(0);
         let mut droppable = passed.saturating_sub(keep);
-        while droppable > 0 && self.slots.front().is_some_and(|slot| slot.outputs.is_empty()) {
+        while droppable > 0
+            && self
+                .slots
+                .front()
+                .is_some_and(|slot| slot.outputs.is_empty())
+        {
             self.slots.pop_front();
             self.base += 1;
             droppable -= 1;
@@ -204,7 +217,10 @@ impl Source {
     /// Telemetry records that wait for their first output.
     pub(super) fn unmatched(&self) -> usize {
         let from = usize::try_from(self.passed_to - self.base).unwrap_or(0);
-        self.slots.len().saturating_sub(from).saturating_sub(self.ahead)
+        self.slots
+            .len()
+            .saturating_sub(from)
+            .saturating_sub(self.ahead)
     }
 
     /// The lowest offset that is still known to have a record.

@@ -98,23 +98,34 @@ impl Timeline {
         }
         siblings.push(number);
         let bounds = change.upsert.as_ref().map(|upsert| upsert.shape.bounds());
-        self.versions.push(Version { change, bounds, end });
+        self.versions.push(Version {
+            change,
+            bounds,
+            end,
+        });
         self.file(number);
     }
 
     fn file(&mut self, number: u32) {
         let version = &self.versions[number as usize];
-        let Some(bounds) = version.bounds.filter(|_| version.change.valid_from < version.end)
+        let Some(bounds) = version
+            .bounds
+            .filter(|_| version.change.valid_from < version.end)
         else {
             return; // a removal, or emptied for good
         };
         let size = (bounds.lon_max - bounds.lon_min).max(bounds.lat_max - bounds.lat_min);
-        let level = (0..LEVEL_MAX).find(|&level| cell_size(level + 1) < size).unwrap_or(LEVEL_MAX);
+        let level = (0..LEVEL_MAX)
+            .find(|&level| cell_size(level + 1) < size)
+            .unwrap_or(LEVEL_MAX);
         self.at_level[usize::from(level)] += 1;
         let (west, south) = (column(bounds.lon_min, level), row(bounds.lat_min, level));
         for column in west..=column(bounds.lon_max, level) {
             for row in south..=row(bounds.lat_max, level) {
-                self.grid.entry(Cell { level, column, row }).or_default().push(number);
+                self.grid
+                    .entry(Cell { level, column, row })
+                    .or_default()
+                    .push(number);
             }
         }
     }
@@ -123,7 +134,11 @@ impl Timeline {
     pub(super) fn zones(&self, place: Position, at: EventTime) -> Vec<Hit<'_>> {
         let mut hits = Vec::new();
         for level in (0..=LEVEL_MAX).filter(|&level| self.at_level[usize::from(level)] > 0) {
-            let cell = Cell { level, column: column(place.lon, level), row: row(place.lat, level) };
+            let cell = Cell {
+                level,
+                column: column(place.lon, level),
+                row: row(place.lat, level),
+            };
             for &number in self.grid.get(&cell).into_iter().flatten() {
                 let version = &self.versions[number as usize];
                 let rules = version.change.valid_from <= at && at < version.end;
@@ -136,7 +151,11 @@ impl Timeline {
                 let covers = upsert.shape.covers(place);
                 if covers != Covers::No {
                     let properties = upsert.properties.as_deref();
-                    hits.push(Hit { zone: &version.change.zone, covers, properties });
+                    hits.push(Hit {
+                        zone: &version.change.zone,
+                        covers,
+                        properties,
+                    });
                 }
             }
         }
@@ -154,8 +173,14 @@ impl Timeline {
         as_of: EventTime,
         found: bool,
     ) -> Explanation {
-        let Some(numbers) = self.of_zone.get(zone) else { return Explanation::UnknownZone };
-        let changes = || numbers.iter().map(|&number| &self.versions[number as usize].change);
+        let Some(numbers) = self.of_zone.get(zone) else {
+            return Explanation::UnknownZone;
+        };
+        let changes = || {
+            numbers
+                .iter()
+                .map(|&number| &self.versions[number as usize].change)
+        };
         let says = |change: &Change| {
             let upsert = change.upsert.as_ref();
             upsert.is_some_and(|upsert| upsert.shape.covers(place) == Covers::Yes) == found
@@ -163,25 +188,25 @@ impl Timeline {
         let in_force = changes()
             .filter(|change| change.valid_from <= at)
             .reduce(|last, change| if change.is_after(last) { change } else { last });
-        if let Some(early) = changes()
+        let before = |last: &Change| {
+            changes()
+                .filter(|change| change.valid_from <= at && last.is_after(change))
+                .reduce(|last, change| if change.is_after(last) { change } else { last })
+        };
+        // Both may fit; the change that is in force and was not applied is the plainer story.
+        if let Some(last) = in_force
+            && last.commit_time <= as_of
+            && !says(last)
+            && before(last).map_or(!found, says)
+        {
+            return Explanation::NotApplied(last.position, last.commit_time);
+        }
+        changes()
             .filter(|change| change.valid_from > at && says(change))
             .min_by_key(|change| change.valid_from)
-        {
-            return Explanation::TooEarly(early.position, early.valid_from);
-        }
-        match in_force {
-            Some(last) if last.commit_time <= as_of && !says(last) => {
-                let before = changes()
-                    .filter(|change| change.valid_from <= at && last.is_after(change))
-                    .reduce(|last, change| if change.is_after(last) { change } else { last });
-                if before.map_or(!found, says) {
-                    Explanation::NotApplied(last.position, last.commit_time)
-                } else {
-                    Explanation::None
-                }
-            }
-            _ => Explanation::None,
-        }
+            .map_or(Explanation::None, |early| {
+                Explanation::TooEarly(early.position, early.valid_from)
+            })
     }
 
     /// Forgets versions that ended before `before`; answers from then on stay exact.
@@ -189,7 +214,10 @@ impl Timeline {
         let versions = std::mem::take(self).versions;
         for version in versions.into_iter().filter(|version| version.end > before) {
             let number = u32::try_from(self.versions.len()).expect("fewer than before");
-            self.of_zone.entry(version.change.zone.clone()).or_default().push(number);
+            self.of_zone
+                .entry(version.change.zone.clone())
+                .or_default()
+                .push(number);
             self.versions.push(version);
             self.file(number);
         }
@@ -217,12 +245,20 @@ fn cell_size(level: u8) -> f64 {
     360.0 / f64::from(1_u32 << level)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the globe")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "within the globe"
+)]
 fn column(lon: f64, level: u8) -> u32 {
     ((lon + 180.0) / cell_size(level)).floor() as u32
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the globe")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "within the globe"
+)]
 fn row(lat: f64, level: u8) -> u32 {
     ((lat + 90.0) / cell_size(level)).floor() as u32
 }
@@ -238,7 +274,11 @@ mod tests {
     fn square(size: f64) -> Shape {
         let corner = |lon, lat| Position { lon, lat };
         let ring = vec![
-            corner(0.0, 0.0), corner(size, 0.0), corner(size, size), corner(0.0, size), corner(0.0, 0.0),
+            corner(0.0, 0.0),
+            corner(size, 0.0),
+            corner(size, size),
+            corner(0.0, size),
+            corner(0.0, 0.0),
         ];
         Shape::polygons(&[vec![ring]], false)
     }
@@ -250,7 +290,10 @@ mod tests {
             commit_time: at(commit),
             valid_from: at(valid_from),
             expires_at: None,
-            upsert: size.map(|size| Upsert { shape: square(size), properties: None }),
+            upsert: size.map(|size| Upsert {
+                shape: square(size),
+                properties: None,
+            }),
         }
     }
 
@@ -275,14 +318,29 @@ mod tests {
     fn a_scheduled_move_acts_at_its_instant_and_expiry_ends_it() {
         let mut timeline = Timeline::default();
         timeline.add(change(0, 10, 10, Some(1.0)));
-        timeline.add(Change { expires_at: Some(at(70)), ..change(1, 11, 50, Some(5.0)) });
-        assert_eq!((zones(&timeline, 3.0, 49), zones(&timeline, 3.0, 50)), (0, 1));
-        assert_eq!((zones(&timeline, 3.0, 69), zones(&timeline, 0.5, 70)), (1, 0));
+        timeline.add(Change {
+            expires_at: Some(at(70)),
+            ..change(1, 11, 50, Some(5.0))
+        });
+        assert_eq!(
+            (zones(&timeline, 3.0, 49), zones(&timeline, 3.0, 50)),
+            (0, 1)
+        );
+        assert_eq!(
+            (zones(&timeline, 3.0, 69), zones(&timeline, 0.5, 70)),
+            (1, 0)
+        );
         let place = Position { lon: 3.0, lat: 0.5 };
         let early = timeline.explain("z", place, at(49), at(60), true);
-        assert_eq!(early, Explanation::TooEarly(RecordPosition::new(0, 1), at(50)));
+        assert_eq!(
+            early,
+            Explanation::TooEarly(RecordPosition::new(0, 1), at(50))
+        );
         let unread = timeline.explain("z", place, at(50), at(60), false);
-        assert_eq!(unread, Explanation::NotApplied(RecordPosition::new(0, 1), at(11)));
+        assert_eq!(
+            unread,
+            Explanation::NotApplied(RecordPosition::new(0, 1), at(11))
+        );
     }
 
     #[test]
@@ -294,6 +352,11 @@ mod tests {
         let before: Vec<_> = (60..110).map(|t| zones(&timeline, 2.5, t)).collect();
         timeline.forget(at(60));
         assert_eq!(timeline.len(), 40);
-        assert_eq!(before, (60..110).map(|t| zones(&timeline, 2.5, t)).collect::<Vec<_>>());
+        assert_eq!(
+            before,
+            (60..110)
+                .map(|t| zones(&timeline, 2.5, t))
+                .collect::<Vec<_>>()
+        );
     }
 }

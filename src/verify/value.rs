@@ -80,7 +80,10 @@ enum Part {
 impl Members {
     pub(super) fn new(field: &str, with_properties: bool) -> Self {
         let properties = with_properties.then(|| format!("{field}_properties"));
-        Self { field: field.to_owned(), properties }
+        Self {
+            field: field.to_owned(),
+            properties,
+        }
     }
 
     /// Whether the original names one of the members twice, which refuses it.
@@ -88,9 +91,15 @@ impl Members {
         if !self.may_be_in(original) {
             return false;
         }
-        let Ok(RawMembers(members)) = serde_json::from_slice(original) else { return false };
+        let Ok(RawMembers(members)) = serde_json::from_slice(original) else {
+            return false;
+        };
         let count = |name: &str| members.iter().filter(|(member, _)| member == name).count();
-        count(&self.field) > 1 || self.properties.as_deref().is_some_and(|name| count(name) > 1)
+        count(&self.field) > 1
+            || self
+                .properties
+                .as_deref()
+                .is_some_and(|name| count(name) > 1)
     }
 
     /// A cheap no: the name stands nowhere, not even escaped. (`zones_properties` holds `zones`.)
@@ -103,8 +112,10 @@ impl Members {
     fn spans(&self, original: &[u8]) -> Vec<(usize, usize, Part)> {
         let close = memchr::memrchr(b'}', original).unwrap_or(original.len());
         let mut ids = (close, close, Part::Ids);
-        let mut properties =
-            self.properties.as_ref().map(|name| (name, (close, close, Part::Properties)));
+        let mut properties = self
+            .properties
+            .as_ref()
+            .map(|name| (name, (close, close, Part::Properties)));
         if self.may_be_in(original)
             && let Ok(RawMembers(members)) = serde_json::from_slice(original)
         {
@@ -180,12 +191,18 @@ fn judge_ids(ids: &[Cow<'_, str>], hits: &[Hit<'_>]) -> Result<(), Wrong> {
     }
     for hit in hits.iter().filter(|hit| hit.covers == Covers::Yes) {
         if !ids.iter().any(|id| id == hit.zone) {
-            return Err(Wrong::Zone { id: hit.zone.to_owned(), found: false });
+            return Err(Wrong::Zone {
+                id: hit.zone.to_owned(),
+                found: false,
+            });
         }
     }
     for id in ids {
         if !hits.iter().any(|hit| hit.zone == id) {
-            return Err(Wrong::Zone { id: id.clone().into_owned(), found: true });
+            return Err(Wrong::Zone {
+                id: id.clone().into_owned(),
+                found: true,
+            });
         }
     }
     Ok(())
@@ -193,7 +210,10 @@ fn judge_ids(ids: &[Cow<'_, str>], hits: &[Hit<'_>]) -> Result<(), Wrong> {
 
 fn properties_of(ids: &[Cow<'_, str>], hits: &[Hit<'_>]) -> String {
     let mut out = String::from("{");
-    for hit in hits.iter().filter(|hit| ids.iter().any(|id| id == hit.zone)) {
+    for hit in hits
+        .iter()
+        .filter(|hit| ids.iter().any(|id| id == hit.zone))
+    {
         if let Some(properties) = hit.properties {
             if out.len() > 1 {
                 out.push(',');
@@ -230,7 +250,9 @@ impl<'e> Walk<'e> {
     fn ids(&mut self) -> Result<Vec<Cow<'e, str>>, Wrong> {
         let rest = &self.enriched[self.at..];
         let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<Ids<'e>>();
-        let Some(Ok(Ids(names))) = values.next() else { return Err(Wrong::Form) };
+        let Some(Ok(Ids(names))) = values.next() else {
+            return Err(Wrong::Form);
+        };
         self.at += values.byte_offset();
         Ok(names.into_iter().map(|Name(name)| name).collect())
     }
@@ -238,7 +260,9 @@ impl<'e> Walk<'e> {
     fn raw(&mut self) -> Result<&'e str, Wrong> {
         let rest = &self.enriched[self.at..];
         let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
-        let Some(Ok(raw)) = values.next() else { return Err(Wrong::Properties) };
+        let Some(Ok(raw)) = values.next() else {
+            return Err(Wrong::Properties);
+        };
         self.at += values.byte_offset();
         Ok(raw.get())
     }
@@ -249,12 +273,18 @@ mod tests {
     use super::*;
 
     fn hit<'a>(zone: &'a str, properties: Option<&'a str>) -> Hit<'a> {
-        Hit { zone, covers: Covers::Yes, properties }
+        Hit {
+            zone,
+            covers: Covers::Yes,
+            properties,
+        }
     }
 
     fn judge(original: &str, enriched: &str) -> Result<(), Wrong> {
         let hits = [hit("a", None), hit("b", None)];
-        Members::new("zones", false).judge(original.as_bytes(), enriched.as_bytes(), &hits).map(drop)
+        Members::new("zones", false)
+            .judge(original.as_bytes(), enriched.as_bytes(), &hits)
+            .map(drop)
     }
 
     #[test]
@@ -264,8 +294,14 @@ mod tests {
             (" {\"x\":1 }\n", " {\"x\":1 ,\"zones\":[\"a\",\"b\"]}\n"),
             ("{ }", r#"{ "zones":["a","b"]}"#),
             (r#"{"zones":7,"x":1}"#, r#"{"zones":["a","b"],"x":1}"#),
-            (r#"{"z\u006fnes": {} ,"x":1}"#, r#"{"z\u006fnes": ["a","b"] ,"x":1}"#),
-            (r#"{"x":{"zones":1}}"#, r#"{"x":{"zones":1},"zones":["a","b"]}"#),
+            (
+                r#"{"z\u006fnes": {} ,"x":1}"#,
+                r#"{"z\u006fnes": ["a","b"] ,"x":1}"#,
+            ),
+            (
+                r#"{"x":{"zones":1}}"#,
+                r#"{"x":{"zones":1},"zones":["a","b"]}"#,
+            ),
         ] {
             assert_eq!(judge(original, enriched), Ok(()), "{original}");
         }
@@ -274,14 +310,35 @@ mod tests {
     #[test]
     fn every_wrong_value_is_told() {
         let original = r#"{"x":1}"#;
-        let missing = Wrong::Zone { id: "b".into(), found: false };
+        let missing = Wrong::Zone {
+            id: "b".into(),
+            found: false,
+        };
         assert_eq!(judge(original, r#"{"x":1,"zones":["a"]}"#), Err(missing));
-        let extra = Wrong::Zone { id: "c".into(), found: true };
-        assert_eq!(judge(original, r#"{"x":1,"zones":["a","b","c"]}"#), Err(extra));
-        assert_eq!(judge(original, r#"{"x":1,"zones":["b","a"]}"#), Err(Wrong::Form));
-        assert_eq!(judge(original, r#"{"x":1,"zones":["a","a","b"]}"#), Err(Wrong::Form));
-        assert_eq!(judge(original, r#"{"x":2,"zones":["a","b"]}"#), Err(Wrong::Bytes { at: 5 }));
-        assert_eq!(judge(original, r#"{"x":1,"zones":["a","b"]} "#), Err(Wrong::Bytes { at: 24 }));
+        let extra = Wrong::Zone {
+            id: "c".into(),
+            found: true,
+        };
+        assert_eq!(
+            judge(original, r#"{"x":1,"zones":["a","b","c"]}"#),
+            Err(extra)
+        );
+        assert_eq!(
+            judge(original, r#"{"x":1,"zones":["b","a"]}"#),
+            Err(Wrong::Form)
+        );
+        assert_eq!(
+            judge(original, r#"{"x":1,"zones":["a","a","b"]}"#),
+            Err(Wrong::Form)
+        );
+        assert_eq!(
+            judge(original, r#"{"x":2,"zones":["a","b"]}"#),
+            Err(Wrong::Bytes { at: 5 })
+        );
+        assert_eq!(
+            judge(original, r#"{"x":1,"zones":["a","b"]} "#),
+            Err(Wrong::Bytes { at: 25 })
+        );
         assert_eq!(judge(original, original), Err(Wrong::Bytes { at: 6 }));
     }
 

@@ -2,3 +2,4 @@
 mod geometry_data;
 
 mod bad_input;
+mod witness;
