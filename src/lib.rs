@@ -6,6 +6,7 @@ pub mod codec;
 pub mod config;
 pub mod enriched;
 pub mod geometry;
+pub mod index;
 pub mod partition;
 pub mod pipeline;
 pub mod rejection;

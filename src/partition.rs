@@ -45,7 +45,10 @@ impl RecordPosition {
     /// The position `partition:offset`.
     #[must_use]
     pub const fn new(partition: i32, offset: i64) -> Self {
-        Self { partition: PartitionId(partition), offset: Offset(offset) }
+        Self {
+            partition: PartitionId(partition),
+            offset: Offset(offset),
+        }
     }
 }
 

@@ -129,7 +129,10 @@ impl Rejection {
             }
             detail.truncate(end);
         }
-        Self { reason, detail: detail.into_boxed_str() }
+        Self {
+            reason,
+            detail: detail.into_boxed_str(),
+        }
     }
 }
 

@@ -19,7 +19,11 @@ impl EventTime {
     /// The instant at `millis` since the epoch, or `None` outside the years 0001 to 9999.
     #[must_use]
     pub const fn from_millis(millis: i64) -> Option<Self> {
-        if millis < Self::MIN.0 || millis > Self::MAX.0 { None } else { Some(Self(millis)) }
+        if millis < Self::MIN.0 || millis > Self::MAX.0 {
+            None
+        } else {
+            Some(Self(millis))
+        }
     }
 
     /// The instant at `millis` since the epoch, moved into the years 0001 to 9999 where it lies outside.
@@ -91,7 +95,9 @@ impl EventTime {
     /// Reads what a person may type: epoch milliseconds or RFC 3339.
     #[must_use]
     pub fn parse_any(text: &str) -> Option<Self> {
-        text.parse::<i64>().ok().map_or_else(|| Self::parse_rfc3339(text), Self::from_millis)
+        text.parse::<i64>()
+            .ok()
+            .map_or_else(|| Self::parse_rfc3339(text), Self::from_millis)
     }
 }
 
@@ -140,7 +146,10 @@ impl MonoTime {
     /// This instant moved later by `by`.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -171,14 +180,28 @@ mod tests {
         assert_eq!(millis("1970-01-01T00:00:00.0019Z"), Some(1));
         assert_eq!(millis("1969-12-31T23:59:59.9999Z"), Some(-1));
         assert_eq!(millis("1970-01-01T01:00:00+01:00"), Some(0));
-        assert_eq!(millis("0001-01-01T00:00:00Z"), Some(EventTime::MIN.millis()));
-        assert_eq!(millis("9999-12-31T23:59:59.999Z"), Some(EventTime::MAX.millis()));
+        assert_eq!(
+            millis("0001-01-01T00:00:00Z"),
+            Some(EventTime::MIN.millis())
+        );
+        assert_eq!(
+            millis("9999-12-31T23:59:59.999Z"),
+            Some(EventTime::MAX.millis())
+        );
     }
 
     #[test]
     fn what_rfc3339_does_not_allow_is_refused() {
-        for text in ["", "1970-01-01", "1970-01-01T00:00:00", "1970-13-01T00:00:00Z", "now", "1970-W01-1T00:00:00Z",
-            "1970-01-01T00:00:00Z[UTC]", "+001970-01-01T00:00:00Z"] {
+        for text in [
+            "",
+            "1970-01-01",
+            "1970-01-01T00:00:00",
+            "1970-13-01T00:00:00Z",
+            "now",
+            "1970-W01-1T00:00:00Z",
+            "1970-01-01T00:00:00Z[UTC]",
+            "+001970-01-01T00:00:00Z",
+        ] {
             assert_eq!(EventTime::parse_rfc3339(text), None, "{text}");
         }
     }

@@ -110,7 +110,10 @@ impl StagedChange {
     /// (DESIGN 3: a zone lives in one partition; found in two, they are ordered so, and counted).
     #[must_use]
     pub fn order(&self) -> ChangeOrder {
-        ChangeOrder { commit_time: self.commit_time, position: self.position }
+        ChangeOrder {
+            commit_time: self.commit_time,
+            position: self.position,
+        }
     }
 }
 

@@ -1,0 +1,228 @@
+//! The zones of a snapshot: which of them cover a position at an instant. Immutable and persistent: a promotion is a
+//! pure function of the index before and the changes, shares all that they leave alone, and has no effect if it fails.
+//!
+//! - [`timeline`] decides which change of a zone rules when (DESIGN 4, *valid_from*);
+//! - [`versions`] holds every [`ZoneVersion`] by slot; [`history`] says which ended ones to forget;
+//! - [`rtree`] finds the slots near a position (the plain engine, rstar); `covers` then decides exactly.
+//!
+//! Owns I2 and I4 together with the gate. Knows nothing of watermarks: that nothing is asked above `as_of` (I15) is
+//! its caller's rule.
+
+pub mod history;
+pub mod promote;
+pub mod rtree;
+pub mod timeline;
+pub mod versions;
+
+use imbl::HashMap;
+
+use crate::geometry::Position;
+use crate::time::EventTime;
+use crate::zone::ZoneId;
+
+pub use promote::{BuildFailure, BuildReport, BuildRules, Built};
+pub use timeline::{Ruler, Timeline, TimelineEntry};
+pub use versions::{VersionSlot, ZoneVersion};
+
+/// The spatial engines.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// rstar over the envelopes, then the exact `covers`: plain, the reference.
+    #[default]
+    Rtree,
+}
+
+impl EngineKind {
+    /// The engine of this name, as configuration and command line write it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        (name == "rtree").then_some(Self::Rtree)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rtree => "rtree",
+        }
+    }
+}
+
+/// One question: which zones cover this position at this instant?
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Query {
+    /// Where.
+    pub position: Position,
+    /// When.
+    pub at: EventTime,
+}
+
+/// The answers to a batch of queries; reused from batch to batch, so a warm one allocates nothing.
+#[derive(Debug, Default)]
+pub struct Hits {
+    slots: Vec<VersionSlot>,
+    ends: Vec<usize>,
+}
+
+impl Hits {
+    /// The versions found for the query at place `query` of the batch, by code point of their ids, each once.
+    #[must_use]
+    pub fn of(&self, query: usize) -> &[VersionSlot] {
+        let from = if query == 0 { 0 } else { self.ends[query - 1] };
+        &self.slots[from..self.ends[query]]
+    }
+
+    /// How many queries were answered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether no query was answered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
+/// All zone versions that the history still has, findable by position and instant.
+#[derive(Clone)]
+pub struct Index {
+    kind: EngineKind,
+    timelines: HashMap<ZoneId, Timeline>,
+    versions: versions::VersionTable,
+    engine: rtree::Rtree,
+    history: history::History,
+    in_force_count: usize,
+    area_bytes: usize,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index")
+            .field("engine", &self.kind.name())
+            .field("zones", &self.timelines.len())
+            .field("versions", &self.versions.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Index {
+    /// An index without zones.
+    #[must_use]
+    pub fn empty(kind: EngineKind) -> Self {
+        Self {
+            kind,
+            timelines: HashMap::new(),
+            versions: versions::VersionTable::default(),
+            engine: rtree::Rtree::default(),
+            history: history::History::default(),
+            in_force_count: 0,
+            area_bytes: 0,
+        }
+    }
+
+    /// Which engine answers.
+    #[must_use]
+    pub fn engine(&self) -> EngineKind {
+        self.kind
+    }
+
+    /// Answers a batch.
+    pub fn lookup(&self, queries: &[Query], hits: &mut Hits) {
+        hits.slots.clear();
+        hits.ends.clear();
+        for query in queries {
+            self.find(query, &mut hits.slots);
+            hits.ends.push(hits.slots.len());
+        }
+    }
+
+    /// The zone versions that cover `position` at `at`, by code point of their ids.
+    #[must_use]
+    pub fn zones_at(&self, position: Position, at: EventTime) -> Vec<&ZoneVersion> {
+        let mut slots = Vec::new();
+        self.find(&Query { position, at }, &mut slots);
+        slots.into_iter().map(|slot| self.version(slot)).collect()
+    }
+
+    fn find(&self, query: &Query, slots: &mut Vec<VersionSlot>) {
+        let from = slots.len();
+        self.engine.candidates(query, |slot| {
+            if let Some(version) = self.versions.get(slot)
+                && version.is_in_force(query.at)
+                && version.zone().area.covers(query.position)
+            {
+                slots.push(slot);
+            }
+        });
+        let found = &mut slots[from..];
+        if found.len() > 1 {
+            found.sort_unstable_by(|a, b| {
+                self.version(*a).zone().id.cmp(&self.version(*b).zone().id)
+            });
+            // A zone over ±180° has an envelope on each side: a point at the seam finds it twice.
+            let mut kept = from + 1;
+            for next in from + 1..slots.len() {
+                if slots[next] != slots[kept - 1] {
+                    slots[kept] = slots[next];
+                    kept += 1;
+                }
+            }
+            slots.truncate(kept);
+        }
+    }
+
+    /// The version in a slot that a lookup on this very index gave.
+    ///
+    /// # Panics
+    /// On a slot of another index.
+    #[must_use]
+    pub fn version(&self, slot: VersionSlot) -> &ZoneVersion {
+        self.versions
+            .get(slot)
+            .expect("a slot comes from a lookup on the same index")
+    }
+
+    /// What is known of a zone over time; `None` for a zone never heard of (or forgotten with the history).
+    #[must_use]
+    pub fn timeline(&self, id: &str) -> Option<&Timeline> {
+        self.timelines.get(id)
+    }
+
+    /// The versions of a zone by `valid_from`.
+    pub fn versions_of(&self, id: &str) -> impl Iterator<Item = &ZoneVersion> {
+        self.timeline(id).into_iter().flat_map(|timeline| {
+            timeline
+                .entries()
+                .iter()
+                .filter_map(|entry| entry.slot().map(|slot| self.version(slot)))
+        })
+    }
+
+    /// Every zone version in force at an instant, in no order.
+    pub fn zones_in_force(&self, at: EventTime) -> impl Iterator<Item = &ZoneVersion> {
+        self.versions
+            .iter()
+            .map(|(_, version)| version)
+            .filter(move |version| version.is_in_force(at))
+    }
+
+    /// How many zones are in force at the `as_of` of the last promotion, or will be.
+    #[must_use]
+    pub fn zone_count(&self) -> usize {
+        self.in_force_count
+    }
+
+    /// How many zone versions it holds, ended ones included.
+    #[must_use]
+    pub fn version_count(&self) -> usize {
+        self.versions.len()
+    }
+
+    /// About how many bytes its zones occupy, shapes included.
+    #[must_use]
+    pub fn approximate_bytes(&self) -> usize {
+        self.area_bytes
+    }
+}

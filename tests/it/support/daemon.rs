@@ -1,0 +1,169 @@
+//! The binary as a user runs it: processes with a configuration file each, asked over HTTP, ended by signal.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The binary under test.
+pub const RINGFENCE: &str = env!("CARGO_BIN_EXE_ringfence");
+
+/// Waits until `probe` gives a value; panics with `what` after `limit`.
+///
+/// Between two tries it parks, so a test never takes a fixed time for granted.
+#[allow(clippy::disallowed_methods)]
+pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("a bound listener has an address").port()
+}
+
+/// Runs the binary to its end.
+pub fn ringfence(config: &Path, arguments: &[&str]) -> Output {
+    Command::new(RINGFENCE)
+        .arg("-c")
+        .arg(config)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts")
+}
+
+/// Runs the binary to its end and asserts exit code 0; gives stdout.
+pub fn ringfence_ok(config: &Path, arguments: &[&str]) -> String {
+    let output = ringfence(config, arguments);
+    assert!(
+        output.status.success(),
+        "ringfence {arguments:?}: {}\nstdout: {}\nstderr: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("reports are UTF-8")
+}
+
+/// A `ringfence run` of this test; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    http: SocketAddr,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts `ringfence run` with an HTTP port of its own; its log goes to `name.log` in `folder`.
+    pub fn start(config: &Path, folder: &Path, name: &str) -> Self {
+        let port = free_port();
+        let log = folder.join(format!("{name}.log"));
+        let file = std::fs::File::create(&log).expect("the test's folder is writable");
+        let child = Command::new(RINGFENCE)
+            .arg("-c")
+            .arg(config)
+            .arg("--set")
+            .arg(format!("http.listen=127.0.0.1:{port}"))
+            .arg("run")
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file handle can be cloned"))
+            .stderr(file)
+            .spawn()
+            .expect("the binary starts");
+        Self { child, http: SocketAddr::from(([127, 0, 0, 1], port)), log }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Asks it over HTTP; `None` where nobody answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect_timeout(&self.http, Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split_whitespace().nth(1)?.parse().ok()?;
+        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
+        Some((status, body))
+    }
+
+    /// `/v1/status` as JSON.
+    pub fn status(&self) -> Option<Value> {
+        let (code, body) = self.get("/v1/status")?;
+        (code == 200).then(|| serde_json::from_str(&body).expect("the status is JSON"))
+    }
+
+    /// The sum of a metric over all its label sets that contain `labels`.
+    pub fn metric(&self, name: &str, labels: &str) -> Option<f64> {
+        let (_, body) = self.get("/metrics")?;
+        let mut sum = None;
+        for line in body.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let (series_name, series_labels) = series.split_once('{').unwrap_or((series, ""));
+            if series_name == name && series_labels.contains(labels) {
+                *sum.get_or_insert(0.0) += value.parse::<f64>().expect("a metric is a number");
+            }
+        }
+        sum
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub fn wait_ready(&mut self) {
+        let limit = Duration::from_secs(60);
+        let log = self.log.clone();
+        eventually("the daemon is ready", limit, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the daemon ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            self.get("/readyz").filter(|(code, _)| *code == 200)
+        });
+    }
+
+    /// Sends a signal by name (`TERM`, `KILL`, `STOP`, `CONT`).
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status()
+            .expect("`kill` is there");
+        assert!(status.success(), "signal {name} reaches the daemon");
+    }
+
+    /// Waits for its end.
+    pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        eventually("the daemon ends", limit, || self.child.try_wait().expect("the child can be waited for"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- {} (last lines)", self.log.display());
+            for line in tail.iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
