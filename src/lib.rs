@@ -2,11 +2,13 @@
 //! own time.
 
 pub mod cli;
+pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod enriched;
 pub mod geometry;
 pub mod index;
+pub mod kafka;
 pub mod partition;
 pub mod pipeline;
 pub mod rejection;

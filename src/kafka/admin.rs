@@ -1,0 +1,453 @@
+//! Blocking questions to the cluster: topics, their configuration, their offsets; and making topics.
+//!
+//! For commands and for the checks before `run`; the running daemon asks without waiting ([`super::ffi::AdminQueue`]).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset as RawOffset, TopicPartitionList};
+
+use super::EdgeError;
+use super::client::{Logged, PlainConsumer, Settings, create};
+use crate::partition::{Offset, OffsetRange, PartitionId};
+
+/// A topic as the cluster has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its partitions in order, each with its leader's id, if it has one.
+    pub partitions: Vec<(PartitionId, Option<i32>)>,
+    /// The least number of replicas of a partition.
+    pub replication: usize,
+}
+
+impl Topic {
+    /// The ids of its partitions, in order.
+    #[must_use]
+    pub fn ids(&self) -> Vec<PartitionId> {
+        self.partitions.iter().map(|(id, _)| *id).collect()
+    }
+}
+
+/// One property of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicProperty {
+    /// Its value; `None` where the broker keeps it to itself.
+    pub value: Option<String>,
+    /// Whether it was set for this topic, rather than inherited.
+    pub is_set: bool,
+}
+
+/// A topic to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// Its number of partitions.
+    pub partitions: i32,
+    /// Its number of replicas; `None` = the broker's default.
+    pub replication: Option<i32>,
+    /// Its properties.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Which end of a partition is meant.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// What `read_committed` consumers may read up to: before the first open transaction.
+    Stable,
+    /// The log end offset.
+    Log,
+}
+
+/// Asks the cluster and waits for the answer.
+pub struct Admin {
+    client: AdminClient<Logged>,
+    asker: PlainConsumer,
+    member: PlainConsumer,
+    timeout: Duration,
+}
+
+impl Admin {
+    /// Clients with these settings; no call waits longer than `timeout`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`EdgeError::Settings`].
+    pub fn new(settings: &Settings, timeout: Duration) -> Result<Self, EdgeError> {
+        Ok(Self {
+            client: create(&settings.admin(), Logged::default())?,
+            asker: create(&settings.asker(), Logged::default())?,
+            member: create(&settings.tool_consumer(), Logged::default())?,
+            timeout,
+        })
+    }
+
+    /// The topic `name`, or `None` where there is none.
+    ///
+    /// # Errors
+    /// No answer, or one that is neither.
+    pub fn topic(&self, name: &str) -> Result<Option<Topic>, EdgeError> {
+        let doing = || format!("ask for topic `{name}`");
+        let metadata = self
+            .asker
+            .fetch_metadata(Some(name), self.timeout)
+            .map_err(EdgeError::cluster(doing()))?;
+        // The consumer's own log and error queue is served here, else it grows.
+        drop(self.asker.poll(Duration::ZERO));
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+            return Ok(None);
+        };
+        match topic.error() {
+            None => {}
+            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Ok(None),
+            Some(error) => {
+                return Err(EdgeError::cluster(doing())(KafkaError::MetadataFetch(
+                    error.into(),
+                )));
+            }
+        }
+        let mut partitions: Vec<_> = topic
+            .partitions()
+            .iter()
+            .map(|partition| {
+                (
+                    PartitionId(partition.id()),
+                    Some(partition.leader()).filter(|id| *id >= 0),
+                )
+            })
+            .collect();
+        partitions.sort_unstable();
+        let replication = topic
+            .partitions()
+            .iter()
+            .map(|partition| partition.replicas().len())
+            .min();
+        Ok((!partitions.is_empty()).then_some(Topic {
+            partitions,
+            replication: replication.unwrap_or(0),
+        }))
+    }
+
+    /// The topic `name`.
+    ///
+    /// # Errors
+    /// [`EdgeError::NoSuchTopic`], or no answer.
+    pub fn existing(&self, name: &str) -> Result<Topic, EdgeError> {
+        self.topic(name)?
+            .ok_or_else(|| EdgeError::NoSuchTopic(name.to_owned()))
+    }
+
+    /// How many brokers the cluster has.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn broker_count(&self) -> Result<usize, EdgeError> {
+        let metadata = self
+            .asker
+            .fetch_metadata(None, self.timeout)
+            .map_err(EdgeError::cluster("ask for the brokers"))?;
+        Ok(metadata.brokers().len())
+    }
+
+    /// The properties of a topic by name; `None` where the cluster does not tell (the mock, or no permission).
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn properties(
+        &self,
+        name: &str,
+    ) -> Result<Option<BTreeMap<String, TopicProperty>>, EdgeError> {
+        let doing = || format!("ask for the configuration of topic `{name}`");
+        let answers = wait(
+            self.client
+                .describe_configs(&[ResourceSpecifier::Topic(name)], &self.options()),
+        );
+        let resource: ConfigResource = match answers {
+            Ok(mut answers) => match answers.pop() {
+                Some(Ok(resource)) => resource,
+                Some(Err(
+                    RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed,
+                ))
+                | None => return Ok(None),
+                Some(Err(code)) => {
+                    return Err(EdgeError::cluster(doing())(KafkaError::AdminOp(code)));
+                }
+            },
+            Err(error)
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(EdgeError::cluster(doing())(error)),
+        };
+        Ok(Some(
+            resource
+                .entries
+                .into_iter()
+                .map(|entry| {
+                    let is_set = entry.source == rdkafka::admin::ConfigSource::DynamicTopic;
+                    (
+                        entry.name,
+                        TopicProperty {
+                            value: entry.value,
+                            is_set,
+                        },
+                    )
+                })
+                .collect(),
+        ))
+    }
+
+    /// Makes a topic; `only_check` asks the cluster whether it would.
+    ///
+    /// # Errors
+    /// What the cluster says against it.
+    pub fn create_topic(&self, spec: &TopicSpec, only_check: bool) -> Result<(), EdgeError> {
+        let doing = format!("create topic `{}`", spec.name);
+        let mut topic = NewTopic::new(
+            &spec.name,
+            spec.partitions,
+            TopicReplication::Fixed(spec.replication.unwrap_or(-1)),
+        );
+        for (name, value) in &spec.properties {
+            topic = topic.set(name, value);
+        }
+        let options = self
+            .options()
+            .validate_only(only_check)
+            .operation_timeout(Some(self.timeout));
+        self.one(&doing, wait(self.client.create_topics(&[topic], &options)))
+    }
+
+    /// Deletes a topic.
+    ///
+    /// # Errors
+    /// What the cluster says against it.
+    pub fn delete_topic(&self, name: &str) -> Result<(), EdgeError> {
+        let options = self.options().operation_timeout(Some(self.timeout));
+        self.one(
+            &format!("delete topic `{name}`"),
+            wait(self.client.delete_topics(&[name], &options)),
+        )
+    }
+
+    /// Raises the number of partitions of a topic.
+    ///
+    /// # Errors
+    /// What the cluster says against it.
+    pub fn set_partition_count(&self, name: &str, count: usize) -> Result<(), EdgeError> {
+        let partitions = rdkafka::admin::NewPartitions::new(name, count);
+        let options = self.options().operation_timeout(Some(self.timeout));
+        self.one(
+            &format!("give topic `{name}` {count} partitions"),
+            wait(self.client.create_partitions(&[partitions], &options)),
+        )
+    }
+
+    /// What the log of each of `partitions` holds.
+    ///
+    /// # Errors
+    /// No answer for one of them.
+    pub fn offsets(
+        &self,
+        topic: &str,
+        partitions: &[PartitionId],
+        end: End,
+    ) -> Result<Vec<(PartitionId, OffsetRange)>, EdgeError> {
+        let client = match end {
+            End::Stable => &self.member,
+            End::Log => &self.asker,
+        };
+        let starts = self.listed(client, topic, partitions, RawOffset::Beginning)?;
+        let ends = self.listed(client, topic, partitions, RawOffset::End)?;
+        Ok(partitions
+            .iter()
+            .zip(starts.into_iter().zip(ends))
+            // Between the two questions retention may have moved the start past the end that was asked for first.
+            .map(|(partition, (from, to))| {
+                (
+                    *partition,
+                    OffsetRange {
+                        from: from.min(to),
+                        to,
+                    },
+                )
+            })
+            .collect())
+    }
+
+    /// One ListOffsets request to each leader (KAFKA 0.10).
+    fn listed(
+        &self,
+        client: &PlainConsumer,
+        topic: &str,
+        partitions: &[PartitionId],
+        which: RawOffset,
+    ) -> Result<Vec<Offset>, EdgeError> {
+        let doing = || format!("ask for the offsets of topic `{topic}`");
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition_offset(topic, partition.0, which)
+                .map_err(EdgeError::cluster(doing()))?;
+        }
+        let answer = client
+            .offsets_for_times(list, self.timeout)
+            .map_err(EdgeError::cluster(doing()))?;
+        partitions
+            .iter()
+            .map(|partition| {
+                let element = answer
+                    .find_partition(topic, partition.0)
+                    .ok_or_else(|| EdgeError::TimedOut(doing()))?;
+                element.error().map_err(EdgeError::cluster(doing()))?;
+                match element.offset() {
+                    RawOffset::Offset(offset) => Ok(Offset(offset)),
+                    _ => Err(EdgeError::TimedOut(doing())),
+                }
+            })
+            .collect()
+    }
+
+    /// What the group has committed of each of `partitions`, if anything.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn committed(
+        &self,
+        topic: &str,
+        partitions: &[PartitionId],
+    ) -> Result<Vec<(PartitionId, Option<Offset>)>, EdgeError> {
+        committed(&self.member, topic, partitions, self.timeout)
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.timeout))
+    }
+
+    #[allow(clippy::unused_self)]
+    fn one(
+        &self,
+        doing: &str,
+        answer: Result<Vec<rdkafka::admin::TopicResult>, KafkaError>,
+    ) -> Result<(), EdgeError> {
+        match answer.map_err(EdgeError::cluster(doing))?.pop() {
+            Some(Err((_, code))) => Err(EdgeError::cluster(doing)(KafkaError::AdminOp(code))),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+}
+
+/// What the group of `consumer` has committed of each of `partitions`, if anything.
+pub(crate) fn committed<C: rdkafka::consumer::ConsumerContext>(
+    consumer: &rdkafka::consumer::BaseConsumer<C>,
+    topic: &str,
+    partitions: &[PartitionId],
+    timeout: Duration,
+) -> Result<Vec<(PartitionId, Option<Offset>)>, EdgeError> {
+    let doing = || format!("ask for the committed offsets of topic `{topic}`");
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition(topic, partition.0);
+    }
+    let answer = consumer
+        .committed_offsets(list, timeout)
+        .map_err(EdgeError::cluster(doing()))?;
+    partitions
+        .iter()
+        .map(|partition| {
+            let element = answer
+                .find_partition(topic, partition.0)
+                .ok_or_else(|| EdgeError::TimedOut(doing()))?;
+            element.error().map_err(EdgeError::cluster(doing()))?;
+            Ok((
+                *partition,
+                match element.offset() {
+                    RawOffset::Offset(offset) => Some(Offset(offset)),
+                    _ => None,
+                },
+            ))
+        })
+        .collect()
+}
+
+/// Waits for one of rdkafka's futures, which are completed by a thread of its own.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::mock::EmbeddedCluster;
+
+    #[test]
+    fn topics_and_their_ends_are_told() {
+        let cluster = EmbeddedCluster::start(2).unwrap();
+        cluster.create_topic("there", 3).unwrap();
+        let admin = Admin::new(
+            &Settings::new(&cluster.bootstrap_servers(), "g"),
+            Duration::from_secs(10),
+        )
+        .unwrap();
+        let topic = admin.existing("there").unwrap();
+        assert_eq!(
+            topic.ids(),
+            [PartitionId(0), PartitionId(1), PartitionId(2)]
+        );
+        let nothing = OffsetRange {
+            from: Offset(0),
+            to: Offset(0),
+        };
+        for end in [End::Log, End::Stable] {
+            let offsets = admin.offsets("there", &topic.ids(), end).unwrap();
+            assert_eq!(
+                offsets,
+                topic
+                    .ids()
+                    .into_iter()
+                    .map(|id| (id, nothing))
+                    .collect::<Vec<_>>()
+            );
+        }
+        assert_eq!(
+            admin.committed("there", &[PartitionId(1)]).unwrap(),
+            [(PartitionId(1), None)]
+        );
+    }
+
+    #[test]
+    fn a_topic_that_is_not_there_is_named() {
+        let cluster = EmbeddedCluster::start(1).unwrap();
+        let admin = Admin::new(
+            &Settings::new(&cluster.bootstrap_servers(), "g"),
+            Duration::from_secs(10),
+        )
+        .unwrap();
+        let error = admin.existing("absent").unwrap_err();
+        assert!(error.to_string().contains("`absent`"), "{error}");
+    }
+}

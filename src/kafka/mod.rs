@@ -1,0 +1,138 @@
+//! The only home of rdkafka: client settings, readers, producers, the zone reader and the worker loop.
+//!
+//! It moves bytes and reports events; every decision is the gate's or the pipeline's, whose inputs and effects it
+//! translates. Offsets are "the next one to read" from here inwards; rdkafka's own words differ and stay here.
+
+pub mod admin;
+pub mod client;
+pub mod ends;
+pub mod ffi;
+pub mod mock;
+pub mod reader;
+pub mod writer;
+
+use std::fmt;
+
+use rdkafka::Timestamp;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::telemetry::RecordTimestamp;
+use crate::time::EventTime;
+
+/// What went wrong between us and the cluster.
+#[derive(Clone, Debug)]
+pub enum EdgeError {
+    /// A client could not be made: a property that librdkafka refuses.
+    Settings(String),
+    /// The topic does not exist.
+    NoSuchTopic(String),
+    /// The cluster did not do what it was asked to.
+    Cluster {
+        /// What was asked.
+        doing: String,
+        /// What came back.
+        source: KafkaError,
+    },
+    /// No answer in time.
+    TimedOut(String),
+}
+
+impl EdgeError {
+    pub(crate) fn cluster(doing: impl Into<String>) -> impl FnOnce(KafkaError) -> Self {
+        let doing = doing.into();
+        move |source| Self::Cluster { doing, source }
+    }
+
+    /// Whether asking again later may do.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Settings(_) => false,
+            Self::NoSuchTopic(_) | Self::TimedOut(_) => true,
+            Self::Cluster { source, .. } => source.rdkafka_error_code().is_some_and(is_transient),
+        }
+    }
+}
+
+impl fmt::Display for EdgeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings(what) => write!(f, "kafka settings: {what}"),
+            Self::NoSuchTopic(topic) => {
+                write!(
+                    f,
+                    "topic `{topic}` does not exist; `ringfence topics create` makes it"
+                )
+            }
+            Self::Cluster { doing, source } => match source.rdkafka_error_code() {
+                Some(code) => write!(f, "{doing}: {code}"),
+                None => write!(f, "{doing}: {source}"),
+            },
+            Self::TimedOut(doing) => {
+                write!(f, "{doing}: no answer in time; is the cluster reachable?")
+            }
+        }
+    }
+}
+
+impl std::error::Error for EdgeError {}
+
+/// Whether an error is the weather of a cluster: brokers away, leaders moving, groups turning.
+#[must_use]
+pub fn is_transient(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::Resolve
+            | Code::OperationTimedOut
+            | Code::MessageTimedOut
+            | Code::RequestTimedOut
+            | Code::TimedOutQueue
+            | Code::WaitingForCoordinator
+            | Code::NotCoordinator
+            | Code::CoordinatorNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::UnknownLeaderEpoch
+            | Code::FencedLeaderEpoch
+            | Code::ReplicaNotAvailable
+            | Code::NetworkException
+            | Code::RebalanceInProgress
+            | Code::IllegalGeneration
+            | Code::UnknownMemberId
+            | Code::UnknownTopicOrPartition
+            | Code::UnknownTopic
+            | Code::UnknownPartition
+            | Code::KafkaStorageError
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::PollExceeded
+            | Code::AssignmentLost
+            | Code::NoOffset
+    )
+}
+
+/// The timestamp of a record from its milliseconds; one outside the years 0001 to 9999 is as good as none.
+fn record_timestamp(
+    millis: i64,
+    kind: Option<fn(EventTime) -> RecordTimestamp>,
+) -> RecordTimestamp {
+    match (kind, EventTime::from_millis(millis)) {
+        // Kafka writes -1 for "none"; an instant before 1970 is no broker's or client's stamp.
+        (Some(kind), Some(instant)) if millis >= 0 => kind(instant),
+        _ => RecordTimestamp::Missing,
+    }
+}
+
+pub(crate) fn timestamp_of(timestamp: Timestamp) -> RecordTimestamp {
+    match timestamp {
+        Timestamp::NotAvailable => RecordTimestamp::Missing,
+        Timestamp::CreateTime(millis) => record_timestamp(millis, Some(RecordTimestamp::Create)),
+        Timestamp::LogAppendTime(millis) => {
+            record_timestamp(millis, Some(RecordTimestamp::LogAppend))
+        }
+    }
+}
