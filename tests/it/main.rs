@@ -3,3 +3,5 @@ mod geometry_data;
 
 mod bad_input;
 mod witness;
+mod pipeline_faults;
+mod support;

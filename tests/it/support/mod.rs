@@ -1,0 +1,4 @@
+//! What the tests of this binary share.
+
+pub(crate) mod worker;
+pub(crate) mod zones;
