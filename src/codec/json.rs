@@ -61,11 +61,33 @@ impl Kind {
     }
 }
 
-/// What is wrong with a document.
+/// What is wrong with a document: mostly what was expected where something else stands.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum JsonFault {
-    /// It breaks the grammar: what was expected.
-    Expected(&'static str),
+    /// A value.
+    Value,
+    /// A member's name.
+    Name,
+    /// The colon after a member's name.
+    Colon,
+    /// A comma or the end of an object.
+    CommaOrBrace,
+    /// A comma or the end of an array.
+    CommaOrBracket,
+    /// The end of a string.
+    Quote,
+    /// A control character inside a string, which must be escaped.
+    Control,
+    /// One of the escapes that there are.
+    Escape,
+    /// Four hexadecimal digits.
+    Hex,
+    /// A digit.
+    Digit,
+    /// A digit after a leading zero.
+    LeadingZero,
+    /// The end of the document.
+    End,
     /// It is not UTF-8.
     Utf8,
     /// A surrogate escape without its other half.
@@ -76,39 +98,67 @@ pub enum JsonFault {
     TooDeep,
 }
 
-/// A document that was refused: why, and at which byte.
+impl JsonFault {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Value => "expected a value",
+            Self::Name => "expected a member name",
+            Self::Colon => "expected `:`",
+            Self::CommaOrBrace => "expected `,` or `}`",
+            Self::CommaOrBracket => "expected `,` or `]`",
+            Self::Quote => "expected `\"`",
+            Self::Control => "a control character in a string",
+            Self::Escape => "an unknown escape",
+            Self::Hex => "expected four hexadecimal digits",
+            Self::Digit => "expected a digit",
+            Self::LeadingZero => "a leading zero",
+            Self::End => "more after the end of the value",
+            Self::Utf8 => "not UTF-8",
+            Self::LoneSurrogate => "a lone surrogate",
+            Self::NumberRange => "a number that no 64-bit float holds",
+            Self::TooDeep => "128 arrays and objects are open",
+        }
+    }
+}
+
+/// A document that was refused: why, and at which byte. Small, so that it travels in registers.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct JsonError {
     /// What is wrong.
     pub fault: JsonFault,
-    /// The byte, from 0, at which it was noticed.
-    pub at: usize,
+    /// The byte, from 0, at which it was noticed; the last one there can be stands for all beyond 4 GiB.
+    pub at: u32,
+}
+
+impl JsonError {
+    const fn new(fault: JsonFault, at: usize) -> Self {
+        Self {
+            fault,
+            at: if at > u32::MAX as usize {
+                u32::MAX
+            } else {
+                at as u32
+            },
+        }
+    }
+
+    /// The same error in a document in which this one begins at byte `base`.
+    #[must_use]
+    pub(crate) const fn moved_by(self, base: usize) -> Self {
+        Self::new(self.fault, base + self.at as usize)
+    }
 }
 
 impl From<JsonError> for Rejection {
     fn from(error: JsonError) -> Self {
-        let at = error.at;
-        match error.fault {
-            JsonFault::Expected(what) => Self::new(
-                RejectionReason::NotJson,
-                format!("expected {what} at byte {at}"),
-            ),
-            JsonFault::Utf8 => {
-                Self::new(RejectionReason::NotJson, format!("not UTF-8 at byte {at}"))
-            }
-            JsonFault::LoneSurrogate => Self::new(
-                RejectionReason::NotJson,
-                format!("a lone surrogate at byte {at}"),
-            ),
-            JsonFault::NumberRange => Self::new(
-                RejectionReason::NotJson,
-                format!("a number that no 64-bit float holds at byte {at}"),
-            ),
-            JsonFault::TooDeep => Self::new(
-                RejectionReason::TooDeep,
-                format!("{DEPTH_LIMIT} arrays and objects are open at byte {at}"),
-            ),
-        }
+        let reason = match error.fault {
+            JsonFault::TooDeep => RejectionReason::TooDeep,
+            _ => RejectionReason::NotJson,
+        };
+        Self::new(
+            reason,
+            format!("{} at byte {}", error.fault.text(), error.at),
+        )
     }
 }
 
@@ -117,10 +167,7 @@ impl From<JsonError> for Rejection {
 /// # Errors
 /// [`JsonFault::Utf8`] at the first byte that is not.
 pub fn utf8(bytes: &[u8]) -> Result<&str, JsonError> {
-    std::str::from_utf8(bytes).map_err(|error| JsonError {
-        fault: JsonFault::Utf8,
-        at: error.valid_up_to(),
-    })
+    std::str::from_utf8(bytes).map_err(|error| JsonError::new(JsonFault::Utf8, error.valid_up_to()))
 }
 
 /// A string's text between its quotes, as it stands.
@@ -189,26 +236,30 @@ impl<'a> Scanner<'a> {
     /// Passes spaces, tabs, line feeds and carriage returns.
     #[inline]
     pub fn skip_space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+        // One comparison where there is none, which is the usual case.
+        while let Some(byte) = self.peek()
+            && byte <= b' '
+            && matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+        {
             self.at += 1;
         }
     }
 
     /// An error at this place.
     pub(crate) const fn error<T>(&self, fault: JsonFault) -> Result<T, JsonError> {
-        Err(JsonError { fault, at: self.at })
+        Err(JsonError::new(fault, self.at))
     }
 
     /// Passes what may follow the document's value: space, then the end.
     ///
     /// # Errors
-    /// [`JsonFault::Expected`] where there is more.
+    /// [`JsonFault::End`] where there is more.
     pub fn end(&mut self) -> Result<(), JsonError> {
         self.skip_space();
         if self.at == self.text.len() {
             Ok(())
         } else {
-            self.error(JsonFault::Expected("the end of the document"))
+            self.error(JsonFault::End)
         }
     }
 
@@ -242,8 +293,8 @@ impl<'a> Scanner<'a> {
     fn skip_scalar(&mut self) -> Result<Kind, JsonError> {
         match self.peek() {
             Some(b'"') => {
-                let string = self.string()?;
-                Ok(if string.escaped {
+                let escaped = self.skip_string()?;
+                Ok(if escaped {
                     Kind::EscapedString
                 } else {
                     Kind::String
@@ -253,7 +304,7 @@ impl<'a> Scanner<'a> {
             Some(b't') => self.skip_word("true", Kind::True),
             Some(b'f') => self.skip_word("false", Kind::False),
             Some(b'n') => self.skip_word("null", Kind::Null),
-            _ => self.error(JsonFault::Expected("a value")),
+            _ => self.error(JsonFault::Value),
         }
     }
 
@@ -262,7 +313,7 @@ impl<'a> Scanner<'a> {
             self.at += word.len();
             Ok(kind)
         } else {
-            self.error(JsonFault::Expected("a value"))
+            self.error(JsonFault::Value)
         }
     }
 
@@ -277,7 +328,7 @@ impl<'a> Scanner<'a> {
                     self.at += 1;
                     self.skip_space();
                     if !self.take(b'}') {
-                        self.key()?;
+                        self.skip_key()?;
                         objects = objects << 1 | 1;
                         open += 1;
                         continue;
@@ -309,14 +360,14 @@ impl<'a> Scanner<'a> {
                         self.at += 1;
                         self.skip_space();
                         if in_object {
-                            self.key()?;
+                            self.skip_key()?;
                         }
                         break;
                     }
                     Some(b'}') if in_object => self.at += 1,
                     Some(b']') if !in_object => self.at += 1,
-                    _ if in_object => return self.error(JsonFault::Expected("`,` or `}`")),
-                    _ => return self.error(JsonFault::Expected("`,` or `]`")),
+                    _ if in_object => return self.error(JsonFault::CommaOrBrace),
+                    _ => return self.error(JsonFault::CommaOrBracket),
                 }
                 objects >>= 1;
                 open -= 1;
@@ -324,22 +375,21 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes a member's name, its colon and the space up to its value.
-    ///
-    /// # Errors
-    /// What is wrong with it.
+    /// Passes a member's name, its colon and the space up to its value; whether the name holds an escape, and the
+    /// byte after its closing quote.
     #[inline]
-    pub fn key(&mut self) -> Result<RawString<'a>, JsonError> {
+    pub(crate) fn skip_key(&mut self) -> Result<(bool, usize), JsonError> {
         if self.peek() != Some(b'"') {
-            return self.error(JsonFault::Expected("a member name"));
+            return self.error(JsonFault::Name);
         }
-        let key = self.string()?;
+        let escaped = self.skip_string()?;
+        let end = self.at;
         self.skip_space();
         if !self.take(b':') {
-            return self.error(JsonFault::Expected("`:`"));
+            return self.error(JsonFault::Colon);
         }
         self.skip_space();
-        Ok(key)
+        Ok((escaped, end))
     }
 
     /// Passes a string; it stands at the opening quote.
@@ -348,36 +398,44 @@ impl<'a> Scanner<'a> {
     /// What is wrong with it.
     #[inline]
     pub fn string(&mut self) -> Result<RawString<'a>, JsonError> {
-        let bytes = self.text.as_bytes();
         let start = self.at + 1;
-        let mut at = start;
-        let mut escaped = false;
+        let escaped = self.skip_string()?;
+        // Both ends are at ASCII bytes, so at characters' borders.
+        Ok(RawString {
+            raw: &self.text[start..self.at - 1],
+            escaped,
+        })
+    }
+
+    /// Passes a string; whether it holds an escape.
+    #[inline]
+    pub(crate) fn skip_string(&mut self) -> Result<bool, JsonError> {
+        let bytes = self.text.as_bytes();
+        let at = plain_end(bytes, self.at + 1);
+        if bytes.get(at) == Some(&b'"') {
+            self.at = at + 1;
+            Ok(false)
+        } else {
+            self.at = at;
+            self.skip_odd_string().map(|()| true)
+        }
+    }
+
+    /// Goes on in a string at what is not its plain end.
+    #[inline(never)]
+    fn skip_odd_string(&mut self) -> Result<(), JsonError> {
+        let bytes = self.text.as_bytes();
         loop {
-            at = plain_end(bytes, at);
-            match bytes.get(at) {
+            match bytes.get(self.at) {
                 Some(b'"') => {
-                    self.at = at + 1;
-                    // Both ends are at ASCII bytes, so at characters' borders.
-                    return Ok(RawString {
-                        raw: &self.text[start..at],
-                        escaped,
-                    });
+                    self.at += 1;
+                    return Ok(());
                 }
-                Some(b'\\') => {
-                    self.at = at;
-                    self.skip_escape()?;
-                    at = self.at;
-                    escaped = true;
-                }
-                Some(_) => {
-                    self.at = at;
-                    return self.error(JsonFault::Expected("an escaped control character"));
-                }
-                None => {
-                    self.at = bytes.len();
-                    return self.error(JsonFault::Expected("`\"`"));
-                }
+                Some(b'\\') => self.skip_escape()?,
+                Some(_) => return self.error(JsonFault::Control),
+                None => return self.error(JsonFault::Quote),
             }
+            self.at = plain_end(bytes, self.at);
         }
     }
 
@@ -409,17 +467,14 @@ impl<'a> Scanner<'a> {
                     }
                 }
             }
-            _ => self.error(JsonFault::Expected("an escape")),
+            _ => self.error(JsonFault::Escape),
         }
     }
 
     /// The UTF-16 unit of the `\uXXXX` that starts at `at`.
     fn code_unit(&self, at: usize) -> Result<u32, JsonError> {
         let digits = self.text.as_bytes().get(at + 2..at + 6).and_then(hex4);
-        digits.ok_or(JsonError {
-            fault: JsonFault::Expected("four hexadecimal digits"),
-            at,
-        })
+        digits.ok_or(JsonError::new(JsonFault::Hex, at))
     }
 
     #[inline]
@@ -430,11 +485,11 @@ impl<'a> Scanner<'a> {
             Some(b'0') => {
                 self.at += 1;
                 if let Some(b'0'..=b'9') = self.peek() {
-                    return self.error(JsonFault::Expected("no digit after a leading zero"));
+                    return self.error(JsonFault::LeadingZero);
                 }
             }
             Some(b'1'..=b'9') => self.skip_digits(),
-            _ => return self.error(JsonFault::Expected("a digit")),
+            _ => return self.error(JsonFault::Digit),
         }
         let integer_end = self.at;
         let mut kind = Kind::Integer;
@@ -458,19 +513,16 @@ impl<'a> Scanner<'a> {
                 .parse::<f64>()
                 .is_ok_and(f64::is_infinite)
         {
-            return Err(JsonError {
-                fault: JsonFault::NumberRange,
-                at: start,
-            });
+            return Err(JsonError::new(JsonFault::NumberRange, start));
         }
         Ok(kind)
     }
 
     #[inline]
     fn skip_digits(&mut self) {
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
-        }
+        let digits = &self.text.as_bytes()[self.at..];
+        let len = digits.iter().position(|byte| !byte.is_ascii_digit());
+        self.at += len.unwrap_or(digits.len());
     }
 
     #[inline]
@@ -478,7 +530,7 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         self.skip_digits();
         if self.at == start {
-            self.error(JsonFault::Expected("a digit"))
+            self.error(JsonFault::Digit)
         } else {
             Ok(())
         }
@@ -621,7 +673,9 @@ mod tests {
                 };
                 assert!(same, "{kind:?} for {shown}");
             }
-            (Err(error), Err(_)) => assert!(error.at <= bytes.len(), "{error:?} for {shown}"),
+            (Err(error), Err(_)) => {
+                assert!(error.at as usize <= bytes.len(), "{error:?} for {shown}")
+            }
             _ => panic!("ours {ours:?}, serde_json {theirs:?} for {shown}"),
         }
     }

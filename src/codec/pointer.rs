@@ -5,6 +5,7 @@
 //! longest pointer.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::codec::json::{JsonError, JsonFault, Kind, RawString, Scanner};
 
@@ -103,7 +104,7 @@ pub struct Slot {
 impl Slot {
     /// The value's bytes.
     #[must_use]
-    pub const fn range(&self) -> std::ops::Range<usize> {
+    pub const fn range(&self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 
@@ -146,6 +147,12 @@ struct Node {
     index: Option<usize>,
     parent: usize,
     children: Vec<usize>,
+    /// The lengths of the children's names, each a bit.
+    child_lengths: u64,
+}
+
+const fn length_bit(len: usize) -> u64 {
+    1 << if len < 63 { len } else { 63 }
 }
 
 /// The places of interest in a document.
@@ -169,6 +176,7 @@ impl Paths {
             index: None,
             parent: 0,
             children: Vec::new(),
+            child_lengths: 0,
         };
         Self { nodes: vec![root] }
     }
@@ -191,9 +199,11 @@ impl Paths {
                     index,
                     parent: at,
                     children: Vec::new(),
+                    child_lengths: 0,
                 };
                 self.nodes.push(node);
                 self.nodes[at].children.push(child);
+                self.nodes[at].child_lengths |= length_bit(name.len());
                 child
             };
         }
@@ -244,6 +254,7 @@ impl Paths {
         );
         let mut walk = Walk {
             paths: self,
+            text,
             scanner: Scanner::new(text),
             slots,
             duplicate: None,
@@ -274,6 +285,7 @@ fn array_index(name: &str) -> Option<usize> {
 
 struct Walk<'p, 't, 's> {
     paths: &'p Paths,
+    text: &'t str,
     scanner: Scanner<'t>,
     slots: &'s mut [Option<Slot>],
     duplicate: Option<usize>,
@@ -289,8 +301,9 @@ impl Walk<'_, '_, '_> {
             return Ok(true);
         }
         loop {
-            let key = self.scanner.key()?;
-            match self.child_named(node, key) {
+            let start = self.scanner.at() + 1;
+            let (escaped, end) = self.scanner.skip_key()?;
+            match self.child_named(node, start..end - 1, escaped) {
                 Some(child) if self.slots[child].is_some() => {
                     self.duplicate = self.duplicate.or(Some(child));
                     self.scanner.skip_value(depth + 1)?;
@@ -306,18 +319,34 @@ impl Walk<'_, '_, '_> {
             } else if self.scanner.take(b'}') {
                 return Ok(false);
             } else {
-                return self.scanner.error(JsonFault::Expected("`,` or `}`"));
+                return self.scanner.error(JsonFault::CommaOrBrace);
             }
         }
     }
 
     #[inline]
-    fn child_named(&self, node: usize, key: RawString<'_>) -> Option<usize> {
-        let children = &self.paths.nodes[node].children;
-        children
+    fn child_named(&self, node: usize, name: Range<usize>, escaped: bool) -> Option<usize> {
+        let node = &self.paths.nodes[node];
+        if escaped {
+            let raw = RawString {
+                raw: &self.text[name],
+                escaped,
+            };
+            return node
+                .children
+                .iter()
+                .copied()
+                .find(|&child| raw.is(&self.paths.nodes[child].name));
+        }
+        // Most members of a record are of no interest, and their names' lengths alone tell.
+        if node.child_lengths & length_bit(name.len()) == 0 {
+            return None;
+        }
+        let name = &self.text.as_bytes()[name];
+        node.children
             .iter()
             .copied()
-            .find(|&child| key.is(&self.paths.nodes[child].name))
+            .find(|&child| self.paths.nodes[child].name.as_bytes() == name)
     }
 
     /// Passes an array that a pointer may go through.
@@ -346,7 +375,7 @@ impl Walk<'_, '_, '_> {
             } else if self.scanner.take(b']') {
                 break;
             } else {
-                return self.scanner.error(JsonFault::Expected("`,` or `]`"));
+                return self.scanner.error(JsonFault::CommaOrBracket);
             }
         }
         Ok(())

@@ -179,10 +179,6 @@ impl Reader<'_> {
     }
 
     fn broken(&self, error: JsonError) -> Rejection {
-        JsonError {
-            at: self.base + error.at,
-            ..error
-        }
-        .into()
+        error.moved_by(self.base).into()
     }
 }
