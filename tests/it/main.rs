@@ -3,5 +3,6 @@ mod geometry_data;
 
 mod bad_input;
 mod witness;
+mod pipeline;
 mod pipeline_faults;
 mod support;
