@@ -5,9 +5,10 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::time::{EventTime, MonoTime};
+use crate::time::{EventTime, MonoTime, Now};
 
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -42,6 +43,42 @@ impl Clock {
     }
 }
 
+/// The guarded wall time **T** of the process (DESIGN 4): set by the thread that guards it, read by all others.
+#[derive(Debug)]
+pub struct GuardedTime {
+    /// T less the monotonic time, in ms. Between two settings T goes on with the monotonic clock.
+    ahead_ms: AtomicI64,
+}
+
+impl Default for GuardedTime {
+    /// T is the wall clock.
+    fn default() -> Self {
+        let time = Self { ahead_ms: AtomicI64::new(0) };
+        time.set(Now { mono: Clock::mono(), wall: Clock::wall() });
+        time
+    }
+}
+
+impl GuardedTime {
+    /// Sets T.
+    pub fn set(&self, now: Now) {
+        let ahead = now.wall.millis().saturating_sub(mono_ms(now.mono));
+        self.ahead_ms.store(ahead, Ordering::Relaxed);
+    }
+
+    /// The time now, by T.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let mono = Clock::mono();
+        let ahead = self.ahead_ms.load(Ordering::Relaxed);
+        Now { mono, wall: EventTime::clamped(ahead.saturating_add(mono_ms(mono))) }
+    }
+}
+
+fn mono_ms(mono: MonoTime) -> i64 {
+    i64::try_from(mono.micros() / 1_000).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +87,14 @@ mod tests {
     fn monotonic_time_does_not_go_back() {
         let first = Clock::mono();
         assert!(Clock::mono() >= first);
+    }
+
+    #[test]
+    fn guarded_time_is_what_it_was_set_to_and_goes_on() {
+        let time = GuardedTime::default();
+        let set = Now { mono: Clock::mono(), wall: EventTime::clamped(1_000_000) };
+        time.set(set);
+        let now = time.now();
+        assert!(now.wall >= set.wall && now.wall.since(set.wall).as_secs() < 60, "{now:?}");
     }
 }

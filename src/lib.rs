@@ -12,6 +12,7 @@ pub mod kafka;
 pub mod partition;
 pub mod pipeline;
 pub mod rejection;
+pub mod shutdown;
 pub mod simulate;
 pub mod telemetry;
 pub mod time;

@@ -119,15 +119,15 @@ impl<C: ConsumerContext + 'static> SharedQueue<C> {
         }
     }
 
-    /// Takes the messages at hand, waiting at most `timeout` for the first.
-    pub fn take(&mut self, timeout: Duration) -> Batch<'_, C> {
+    /// Takes the messages at hand, at most `max`, waiting at most `timeout` for the first.
+    pub fn take(&mut self, max: usize, timeout: Duration) -> Batch<'_, C> {
         // SAFETY: live queue; `slots` has room for `slots.len()` pointers.
         let taken = unsafe {
             sys::rd_kafka_consume_batch_queue(
                 self.queue.raw(),
                 millis(timeout),
                 self.slots.as_mut_ptr(),
-                self.slots.len(),
+                self.slots.len().min(max),
             )
         };
         self.filled = usize::try_from(taken).unwrap_or(0);

@@ -7,8 +7,11 @@ pub mod admin;
 pub mod client;
 pub mod ends;
 pub mod ffi;
+pub mod member;
 pub mod mock;
+pub mod outbox;
 pub mod reader;
+pub mod worker;
 pub mod writer;
 
 use std::fmt;

@@ -120,7 +120,7 @@ impl TopicReader {
         {
             return Err(EdgeError::cluster(doing())(error));
         }
-        let batch = self.queue.take(timeout);
+        let batch = self.queue.take(BATCH, timeout);
         let mut headers = Vec::new();
         let mut count = 0;
         for message in batch.messages() {

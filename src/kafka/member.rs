@@ -1,0 +1,271 @@
+//! One member of the consumer group: the telemetry consumer, its shared queue, and the group's events as values.
+//!
+//! A rebalance is only noted in librdkafka's callback; the worker answers it from its own loop, after it has drained
+//! (RDKAFKA 2). Exceptions: once the member is closing, the callback gives partitions back at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Offset as RawOffset, TopicPartitionList};
+
+use super::client::{Logged, Settings, create};
+use super::ffi::{Batch, SharedQueue};
+use super::{EdgeError, admin, is_transient};
+use crate::partition::{Offset, PartitionId};
+
+/// What happened to the membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupEvent {
+    /// Partitions are ours from now on; they are read once [`Member::assign`] is called.
+    Assigned(Vec<PartitionId>),
+    /// Partitions are to be given back; [`Member::unassign`] does it.
+    Revoked(Vec<PartitionId>),
+    /// Partitions are another member's already.
+    Lost(Vec<PartitionId>),
+}
+
+/// Notes the events of the group.
+pub struct GroupContext {
+    logged: Logged,
+    topic: String,
+    events: Mutex<Vec<GroupEvent>>,
+    closing: AtomicBool,
+    commit_failed: AtomicBool,
+}
+
+impl GroupContext {
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<PartitionId> {
+        list.elements_for_topic(&self.topic).iter().map(|element| PartitionId(element.partition())).collect()
+    }
+}
+
+impl ClientContext for GroupContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.logged.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.logged.error(error, reason);
+    }
+}
+
+impl ConsumerContext for GroupContext {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.closing.load(Ordering::Acquire) {
+            // `close` waits for the partitions to be given back, and nobody else would.
+            if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
+                drop(consumer.incremental_unassign(list));
+            } else {
+                drop(consumer.incremental_assign(&TopicPartitionList::new()));
+            }
+            return;
+        }
+        let partitions = self.partitions(list);
+        let event = match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => GroupEvent::Assigned(partitions),
+            _ if consumer.assignment_lost() => GroupEvent::Lost(partitions),
+            _ => GroupEvent::Revoked(partitions),
+        };
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        match result {
+            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+            Err(error) => {
+                tracing::debug!(target: "ringfence::kafka", %error, "commit failed, it is repeated");
+                self.commit_failed.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// A member of the group.
+pub struct Member {
+    // Declared, so dropped, before the context is needed no more.
+    queue: SharedQueue<GroupContext>,
+    topic: String,
+    timeout: Duration,
+}
+
+impl Member {
+    /// Joins the group, for `topic`; batches hold at most `batch_max` messages.
+    ///
+    /// # Errors
+    /// [`EdgeError::Settings`].
+    pub fn join(settings: &Settings, topic: &str, batch_max: usize) -> Result<Self, EdgeError> {
+        let context = GroupContext {
+            logged: Logged::default(),
+            topic: topic.to_owned(),
+            events: Mutex::new(Vec::new()),
+            closing: AtomicBool::new(false),
+            commit_failed: AtomicBool::new(false),
+        };
+        let consumer: BaseConsumer<GroupContext> = create(&settings.telemetry_consumer(), context)?;
+        consumer.subscribe(&[topic]).map_err(EdgeError::cluster(format!("subscribe to topic `{topic}`")))?;
+        let queue = SharedQueue::new(Arc::new(consumer), batch_max);
+        Ok(Self { queue, topic: topic.to_owned(), timeout: Duration::from_secs(5) })
+    }
+
+    fn consumer(&self) -> &BaseConsumer<GroupContext> {
+        self.queue.consumer()
+    }
+
+    /// Serves the group: to be called in every turn, also while everything is paused (I9).
+    ///
+    /// # Errors
+    /// A fatal error of the client: it is to be built anew.
+    pub fn poll(&self, events: &mut Vec<GroupEvent>) -> Result<(), EdgeError> {
+        // Each call serves one event; no message ever comes this way. The bound keeps the loop turning.
+        for _ in 0..16 {
+            match self.consumer().poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_))
+                        || self.consumer().client().fatal_error().is_some();
+                    let transient = error.rdkafka_error_code().is_some_and(is_transient);
+                    if fatal || !transient {
+                        return Err(EdgeError::cluster(format!("consume topic `{}`", self.topic))(error));
+                    }
+                }
+            }
+        }
+        events.append(&mut self.consumer().context().events.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+
+    /// Takes the messages at hand, at most `max`, waiting at most `timeout` for the first.
+    pub fn take(&mut self, max: usize, timeout: Duration) -> Batch<'_, GroupContext> {
+        self.queue.take(max, timeout)
+    }
+
+    /// What the group has committed of these partitions, if anything.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn committed(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Offset>)>, EdgeError> {
+        admin::committed(self.consumer(), &self.topic, partitions, self.timeout)
+    }
+
+    /// The log start and end offsets of a partition (`read_committed`).
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn log_bounds(&self, partition: PartitionId) -> Result<(Offset, Offset), EdgeError> {
+        self.consumer()
+            .fetch_watermarks(&self.topic, partition.0, self.timeout)
+            .map(|(start, end)| (Offset(start), Offset(end)))
+            .map_err(EdgeError::cluster(format!("ask for the offsets of topic `{}`", self.topic)))
+    }
+
+    /// Begins to read partitions from these offsets.
+    ///
+    /// # Errors
+    /// What the client says against it.
+    pub fn assign(&self, starts: &[(PartitionId, Offset)]) -> Result<(), EdgeError> {
+        for (partition, _) in starts {
+            self.queue.forward(&self.topic, *partition);
+        }
+        let list = self.list(starts)?;
+        self.consumer().incremental_assign(&list).map_err(self.doing("take partitions of"))
+    }
+
+    /// Gives partitions back.
+    ///
+    /// # Errors
+    /// What the client says against it.
+    pub fn unassign(&self, partitions: &[PartitionId]) -> Result<(), EdgeError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, partition.0);
+        }
+        self.consumer().incremental_unassign(&list).map_err(self.doing("give back partitions of"))
+    }
+
+    /// Commits offsets: the next one to read of each partition. With `wait` until it is answered, bounded by the
+    /// client; else failures are told by [`Self::commit_failed`].
+    ///
+    /// # Errors
+    /// What the cluster says against it.
+    pub fn commit(&self, commits: &[(PartitionId, Offset)], wait: bool) -> Result<(), EdgeError> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let mode = if wait { CommitMode::Sync } else { CommitMode::Async };
+        let list = self.list(commits)?;
+        self.consumer().commit(&list, mode).map_err(self.doing("commit offsets of"))
+    }
+
+    /// Whether a commit has failed since this was last asked.
+    #[must_use]
+    pub fn commit_failed(&self) -> bool {
+        self.consumer().context().commit_failed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Pauses partitions; one that is not assigned any more is left out (FS-03).
+    pub fn pause(&self, partitions: &[PartitionId]) {
+        self.pausing(partitions, |consumer, list| consumer.pause(list));
+    }
+
+    /// Resumes partitions; one that is not assigned any more is left out (FS-03).
+    pub fn resume(&self, partitions: &[PartitionId]) {
+        self.pausing(partitions, |consumer, list| consumer.resume(list));
+    }
+
+    fn pausing(
+        &self,
+        partitions: &[PartitionId],
+        call: impl Fn(&BaseConsumer<GroupContext>, &TopicPartitionList) -> KafkaResult<()>,
+    ) {
+        if partitions.is_empty() {
+            return;
+        }
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, partition.0);
+        }
+        if let Err(error) = call(self.consumer(), &list) {
+            tracing::debug!(target: "ringfence::kafka", %error, ?partitions, "pause or resume");
+        }
+    }
+
+    fn list(&self, offsets: &[(PartitionId, Offset)]) -> Result<TopicPartitionList, EdgeError> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, offset) in offsets {
+            list.add_partition_offset(&self.topic, partition.0, RawOffset::Offset(offset.0))
+                .map_err(self.doing("name offsets of"))?;
+        }
+        Ok(list)
+    }
+
+    fn doing(&self, what: &str) -> impl FnOnce(KafkaError) -> EdgeError {
+        EdgeError::cluster(format!("{what} topic `{}`", self.topic))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // From here on the callback gives partitions back by itself, or `rd_kafka_consumer_close` would wait for ever.
+        self.consumer().context().closing.store(true, Ordering::Release);
+        // What came in and was not taken yet is answered here: the client waits for an answer to each event.
+        let events = std::mem::take(
+            &mut *self.consumer().context().events.lock().unwrap_or_else(PoisonError::into_inner),
+        );
+        for event in events {
+            let answered = match event {
+                GroupEvent::Assigned(_) => self.assign(&[]),
+                GroupEvent::Revoked(partitions) | GroupEvent::Lost(partitions) => self.unassign(&partitions),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(target: "ringfence::kafka", %error, "leave the group");
+            }
+        }
+    }
+}

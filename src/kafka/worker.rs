@@ -1,0 +1,531 @@
+//! A worker: one thread, one member of the group, one engine; from poll to commit (DESIGN 2).
+//!
+//! ```text
+//!   poll the group ─► answer its events ─► acknowledgements ─► backpressure ─► take a batch ─► engine ─► commit
+//! ```
+//!
+//! It owns no decision: what to take, hold, pause and commit is the engine's to say. Nothing here waits for anything
+//! but the next batch, but for the bounded drain of a revoke.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::client::Settings;
+use super::member::{GroupEvent, Member};
+use super::outbox::Outbox;
+use super::{EdgeError, is_transient};
+use crate::clock::{Clock, GuardedTime};
+use crate::partition::{Offset, PartitionId};
+use crate::pipeline::{Counters, Engine, Flow, PauseCause, PipelineConfig, Stop, Zones};
+use crate::shutdown::Shutdown;
+use crate::telemetry::{HeaderRef, RecordRef};
+use crate::time::MonoTime;
+
+/// Messages taken at once: enough that a turn costs little beside them (RDKAFKA 7).
+const BATCH: usize = 1_000;
+/// How long a turn waits for the first message: acknowledgements, held events and commits are served this often.
+const TURN: Duration = Duration::from_millis(5);
+/// How often what is seen from outside is published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+
+/// Where a partition without a committed offset, or with one that is out of range, is read from.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// At its log start.
+    Earliest,
+    /// At its log end.
+    Latest,
+}
+
+/// What a worker is told beside its engine's configuration.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The topics.
+    pub telemetry_topic: String,
+    /// Where enriched records go.
+    pub enriched_topic: String,
+    /// Where refused records go.
+    pub dead_letter_topic: Option<String>,
+    /// `telemetry.start`.
+    pub start: StartAt,
+    /// Partitions from this number on came after the process had started: they are read from their start whatever
+    /// `start` says, as nothing of them may be missed (FS-64).
+    pub partitions_at_start: i32,
+    /// `telemetry.on_out_of_range`; `None` = stop.
+    pub on_out_of_range: Option<StartAt>,
+    /// `delivery.commit_ms`.
+    pub commit_interval: Duration,
+    /// `shutdown.drain_timeout_ms`: bounds the drain of a revoke too.
+    pub drain_timeout: Duration,
+}
+
+/// Why a worker ended before it was told to.
+#[derive(Debug)]
+pub enum WorkerError {
+    /// The engine met what it can neither write nor commit past.
+    Stopped(Stop),
+    /// The client or the cluster failed for good.
+    Edge(EdgeError),
+    /// A committed offset is no longer in the log.
+    OutOfRange {
+        /// The partition.
+        partition: PartitionId,
+        /// Where it was to be read from.
+        position: Option<Offset>,
+    },
+}
+
+impl std::fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stopped(stop) => stop.fmt(f),
+            Self::Edge(error) => error.fmt(f),
+            Self::OutOfRange { partition, position } => {
+                write!(f, "the telemetry log of partition {partition} ")?;
+                match position {
+                    Some(position) => write!(f, "no longer holds offset {position}, where reading was to go on")?,
+                    None => f.write_str("no longer holds the offset where reading was to go on")?,
+                }
+                f.write_str("; `telemetry.on_out_of_range` = \"earliest\" or \"latest\" goes on, and counts it")
+            }
+        }
+    }
+}
+
+impl std::error::Error for WorkerError {}
+
+impl From<EdgeError> for WorkerError {
+    fn from(error: EdgeError) -> Self {
+        Self::Edge(error)
+    }
+}
+
+/// What is seen of a worker from outside.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerSeen {
+    /// Its counters.
+    pub counters: Counters,
+    /// The partitions it owns, with the next offset to commit where one is known.
+    pub owned: Vec<(PartitionId, Option<Offset>)>,
+    /// How many partitions are paused, by cause.
+    pub paused: Vec<(PauseCause, usize)>,
+    /// Partitions whose position was out of range, and the records lost by it as far as known.
+    pub out_of_range: u64,
+    /// See [`WorkerSeen::out_of_range`].
+    pub out_of_range_lost: u64,
+}
+
+/// The window into a worker: written by it, read by anyone.
+#[derive(Debug, Default)]
+pub struct WorkerWindow {
+    seen: ArcSwap<WorkerSeen>,
+    beat_micros: AtomicU64,
+}
+
+impl WorkerWindow {
+    /// What is seen of the worker, at most a tenth of a second old while it turns.
+    #[must_use]
+    pub fn seen(&self) -> Arc<WorkerSeen> {
+        self.seen.load_full()
+    }
+
+    /// When the worker last turned (FS-06).
+    #[must_use]
+    pub fn beat(&self) -> MonoTime {
+        MonoTime::from_micros(self.beat_micros.load(Ordering::Relaxed))
+    }
+}
+
+/// One worker.
+pub struct Worker<Z: Zones, L> {
+    engine: Engine<Z>,
+    member: Member,
+    outbox: Outbox,
+    load: L,
+    settings: WorkerSettings,
+    time: Arc<GuardedTime>,
+    window: Arc<WorkerWindow>,
+    /// The offset from which each owned partition is read, until something of it can be committed.
+    starts: BTreeMap<PartitionId, Offset>,
+    seen: WorkerSeen,
+    flow: Flow,
+    commits: Vec<(PartitionId, Offset)>,
+    committed_at: MonoTime,
+    published_at: MonoTime,
+}
+
+impl<Z, G, L> Worker<Z, L>
+where
+    Z: Zones,
+    G: Deref<Target = Z>,
+    L: Fn() -> G,
+{
+    /// A worker that joins the group at once; `load` lends the snapshot of the moment (I13: once per batch).
+    ///
+    /// # Errors
+    /// [`EdgeError::Settings`].
+    pub fn new(
+        kafka: &Settings,
+        settings: WorkerSettings,
+        pipeline: PipelineConfig,
+        load: L,
+        time: Arc<GuardedTime>,
+        window: Arc<WorkerWindow>,
+    ) -> Result<Self, EdgeError> {
+        let limits = pipeline.limits;
+        let producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
+        let outbox = Outbox::new(
+            &producer,
+            limits.in_flight_max,
+            &settings.enriched_topic,
+            settings.dead_letter_topic.as_deref(),
+        )?;
+        let member = Member::join(kafka, &settings.telemetry_topic, BATCH)?;
+        Ok(Self {
+            engine: Engine::new(pipeline),
+            member,
+            outbox,
+            load,
+            settings,
+            time,
+            window,
+            starts: BTreeMap::new(),
+            seen: WorkerSeen::default(),
+            flow: Flow::default(),
+            commits: Vec::new(),
+            committed_at: Clock::mono(),
+            published_at: MonoTime::default(),
+        })
+    }
+
+    /// Turns until `shutdown` is requested, then drains, commits and leaves the group.
+    ///
+    /// # Errors
+    /// Why it ended before; what was acknowledged until then is committed all the same.
+    pub fn run(mut self, shutdown: &Shutdown) -> Result<(), WorkerError> {
+        let ended = loop {
+            if shutdown.is_requested() {
+                break Ok(());
+            }
+            if let Err(error) = self.turn() {
+                break Err(error);
+            }
+        };
+        let drained = self.leave();
+        ended.and(drained)
+    }
+
+    fn turn(&mut self) -> Result<(), WorkerError> {
+        let mut events = Vec::new();
+        let polled = self.member.poll(&mut events);
+        for event in events {
+            self.answer(event)?;
+        }
+        polled?;
+        self.take_acks()?;
+        let now = self.time.now();
+        self.window.beat_micros.store(now.mono.micros(), Ordering::Relaxed);
+        self.apply_backpressure();
+        if self.flow.take > 0 {
+            self.ingest()?;
+        } else {
+            // The member is polled, acknowledgements are taken; only nothing new comes in.
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        {
+            let snapshot = (self.load)();
+            self.engine.turn(&snapshot, self.time.now(), &mut self.outbox);
+        }
+        if let Some(stop) = self.engine.stopped() {
+            return Err(WorkerError::Stopped(stop.clone()));
+        }
+        let now = Clock::mono();
+        if now.since(self.committed_at) >= self.settings.commit_interval {
+            self.committed_at = now;
+            self.commit();
+        }
+        if now.since(self.published_at) >= PUBLISH_EVERY {
+            self.publish(now);
+        }
+        Ok(())
+    }
+
+    fn apply_backpressure(&mut self) {
+        self.engine.backpressure(self.time.now(), &mut self.flow);
+        self.member.pause(&self.flow.pause);
+        self.member.resume(&self.flow.resume);
+    }
+
+    fn ingest(&mut self) -> Result<(), WorkerError> {
+        let wait = if self.engine.held_count() > 0 { Duration::from_millis(1) } else { TURN };
+        let batch = self.member.take(self.flow.take.min(BATCH), wait);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        // Headers of all records stand in one list; the records borrow their stretch of it.
+        let mut headers: Vec<HeaderRef<'_>> = Vec::new();
+        let mut ends = Vec::with_capacity(batch.len());
+        let mut failures = Vec::new();
+        for message in batch.messages() {
+            if let Some(code) = message.error() {
+                failures.push((message.partition(), code));
+            } else {
+                message.headers(&mut headers);
+            }
+            ends.push(headers.len());
+        }
+        let mut from = 0;
+        let mut records = Vec::with_capacity(batch.len());
+        for (message, to) in batch.messages().zip(ends) {
+            if message.error().is_none() {
+                records.push(RecordRef {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    timestamp: message.timestamp(),
+                    key: message.key(),
+                    value: message.value(),
+                    headers: &headers[from..to],
+                });
+            }
+            from = to;
+        }
+        if !records.is_empty() {
+            let snapshot = (self.load)();
+            self.engine.ingest(&records, &snapshot, self.time.now(), &mut self.outbox);
+        }
+        drop(records);
+        drop(headers);
+        drop(batch);
+        for (partition, code) in failures {
+            self.failed(partition, code)?;
+        }
+        Ok(())
+    }
+
+    /// An error that took a message's place in the queue.
+    fn failed(&mut self, partition: PartitionId, code: RDKafkaErrorCode) -> Result<(), WorkerError> {
+        match code {
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.out_of_range(partition),
+            RDKafkaErrorCode::PartitionEOF => Ok(()),
+            code if is_transient(code) => Ok(()),
+            code => {
+                let doing = format!("read partition {partition} of topic `{}`", self.settings.telemetry_topic);
+                Err(EdgeError::Cluster { doing, source: KafkaError::MessageConsumption(code) }.into())
+            }
+        }
+    }
+
+    fn out_of_range(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
+        if !self.engine.owned().contains(&partition) {
+            return Ok(());
+        }
+        let position = self.engine.committable(partition).or_else(|| self.starts.get(&partition).copied());
+        let Some(policy) = self.settings.on_out_of_range else {
+            return Err(WorkerError::OutOfRange { partition, position });
+        };
+        let (log_start, log_end) = self.member.log_bounds(partition)?;
+        let start = match policy {
+            StartAt::Earliest => log_start,
+            StartAt::Latest => log_end,
+        };
+        let lost = position.map_or(0, |position| u64::try_from(start.0 - position.0).unwrap_or(0));
+        tracing::error!(%partition, position = position.map(|at| at.0), goes_on_at = start.0, lost,
+            "the telemetry log no longer holds the position, records are lost");
+        self.seen.out_of_range += 1;
+        self.seen.out_of_range_lost += lost;
+        // A new ownership: what is in flight belongs to a log that is no longer there.
+        self.engine.lost(&[partition]);
+        self.member.unassign(&[partition])?;
+        self.begin(&[(partition, start)])
+    }
+
+    fn answer(&mut self, event: GroupEvent) -> Result<(), WorkerError> {
+        match event {
+            GroupEvent::Assigned(partitions) => {
+                let starts = match self.starting_offsets(&partitions) {
+                    Ok(starts) => starts,
+                    Err(error) => {
+                        // The client waits for an answer to its event, whatever it is.
+                        self.member.assign(&[])?;
+                        return Err(error.into());
+                    }
+                };
+                if !partitions.is_empty() {
+                    tracing::info!(partitions = %Listed(&partitions), "assigned");
+                }
+                self.begin(&starts)
+            }
+            GroupEvent::Revoked(partitions) => {
+                self.engine.revoking(&partitions);
+                self.drain(|engine| partitions.iter().all(|id| engine.in_flight(*id) == 0))?;
+                let mut commits = std::mem::take(&mut self.commits);
+                commits.clear();
+                self.engine.revoked(&partitions, &mut commits);
+                self.commit_and_wait(&commits);
+                self.commits = commits;
+                self.give_back(&partitions)?;
+                tracing::info!(partitions = %Listed(&partitions), "revoked");
+                Ok(())
+            }
+            GroupEvent::Lost(partitions) => {
+                self.engine.lost(&partitions);
+                self.give_back(&partitions)?;
+                tracing::warn!(partitions = %Listed(&partitions), "lost: another member has them already");
+                Ok(())
+            }
+        }
+    }
+
+    fn give_back(&mut self, partitions: &[PartitionId]) -> Result<(), WorkerError> {
+        for partition in partitions {
+            self.starts.remove(partition);
+        }
+        Ok(self.member.unassign(partitions)?)
+    }
+
+    fn begin(&mut self, starts: &[(PartitionId, Offset)]) -> Result<(), WorkerError> {
+        let partitions: Vec<_> = starts.iter().map(|(partition, _)| *partition).collect();
+        self.engine.assigned(&partitions);
+        self.starts.extend(starts.iter().copied());
+        self.member.assign(starts)?;
+        // The client keeps pauses through a revoke: it is told at once what holds now (FS-01, FS-02).
+        self.apply_backpressure();
+        Ok(())
+    }
+
+    /// The committed offset of each partition, else where the configuration says.
+    fn starting_offsets(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, EdgeError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        const TRIES: usize = 6;
+        let mut tries = 1;
+        let committed = loop {
+            match self.member.committed(partitions) {
+                Err(error) if error.is_retryable() && tries < TRIES => tries += 1,
+                answer => break answer?,
+            }
+        };
+        committed
+            .into_iter()
+            .map(|(partition, committed)| {
+                let start = match committed {
+                    Some(offset) => offset,
+                    None => {
+                        let (log_start, log_end) = self.member.log_bounds(partition)?;
+                        let is_new = partition.0 >= self.settings.partitions_at_start;
+                        match self.settings.start {
+                            StartAt::Latest if !is_new => log_end,
+                            StartAt::Latest | StartAt::Earliest => log_start,
+                        }
+                    }
+                };
+                Ok((partition, start))
+            })
+            .collect()
+    }
+
+    fn take_acks(&mut self) -> Result<(), WorkerError> {
+        while let Some((token, result)) = self.outbox.ack() {
+            self.engine.acked(token, result);
+        }
+        match self.outbox.take_refusal() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes acknowledgements until `done`, for at most `drain_timeout`.
+    fn drain(&mut self, done: impl Fn(&Engine<Z>) -> bool) -> Result<(), WorkerError> {
+        let begun = Clock::mono();
+        loop {
+            self.take_acks()?;
+            let now = self.time.now();
+            self.window.beat_micros.store(now.mono.micros(), Ordering::Relaxed);
+            {
+                // What the broker refused as too large goes out as a dead letter meanwhile.
+                let snapshot = (self.load)();
+                self.engine.turn(&snapshot, now, &mut self.outbox);
+            }
+            if done(&self.engine) {
+                return Ok(());
+            }
+            if now.mono.since(begun) >= self.settings.drain_timeout {
+                tracing::warn!(in_flight = self.engine.in_flight_count(),
+                    "not all output was acknowledged within `shutdown.drain_timeout_ms`; it will be written again");
+                return Ok(());
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// Commits what has advanced. A failed one is repeated with the next: then for all that is owned.
+    fn commit(&mut self) {
+        self.commits.clear();
+        let mut commits = std::mem::take(&mut self.commits);
+        self.engine.take_commits(&mut commits);
+        if self.member.commit_failed() {
+            let owned = self.engine.owned();
+            commits.clear();
+            commits.extend(owned.into_iter().filter_map(|id| Some((id, self.engine.committable(id)?))));
+        }
+        if let Err(error) = self.member.commit(&commits, false) {
+            tracing::debug!(%error, "commit");
+        }
+        self.commits = commits;
+    }
+
+    fn commit_and_wait(&self, commits: &[(PartitionId, Offset)]) {
+        if let Err(error) = self.member.commit(commits, true) {
+            // The partitions' next owner reads a little again: at least once.
+            tracing::warn!(%error, "offsets were not committed, some records will be written twice");
+        }
+    }
+
+    fn publish(&mut self, now: MonoTime) {
+        self.published_at = now;
+        let owned = self.engine.owned();
+        let owned =
+            owned.into_iter().map(|id| (id, self.engine.committable(id).or_else(|| self.starts.get(&id).copied())));
+        self.seen.owned = owned.collect();
+        self.seen.counters = *self.engine.counters();
+        self.seen.paused = PauseCause::ALL.map(|cause| (cause, self.engine.paused_count(cause))).into();
+        self.window.seen.store(Arc::new(self.seen.clone()));
+    }
+
+    /// Drains, commits and leaves the group.
+    fn leave(mut self) -> Result<(), WorkerError> {
+        self.engine.drain();
+        let drained = self.drain(|engine| engine.in_flight_count() == 0);
+        let owned = self.engine.owned();
+        let commits: Vec<_> =
+            owned.iter().filter_map(|id| Some((*id, self.engine.committable(*id)?))).collect();
+        self.commit_and_wait(&commits);
+        let mut rest = Vec::new();
+        self.engine.revoked(&owned, &mut rest);
+        self.publish(Clock::mono());
+        self.outbox.purge();
+        drained
+    }
+}
+
+/// Partition numbers for a log line.
+struct Listed<'a>(&'a [PartitionId]);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (at, partition) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str(",")?;
+            }
+            partition.fmt(f)?;
+        }
+        Ok(())
+    }
+}
