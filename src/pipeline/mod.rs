@@ -29,4 +29,4 @@ pub use flow::{Flow, Limits, PauseCause, STALL_BEFORE_PAUSE};
 pub use output::Sink;
 pub use partitioning::Partitioning;
 pub use stop::{Stop, StopReason};
-pub use view::{Query, Zones};
+pub use view::Zones;

@@ -1,18 +1,8 @@
 //! What the pipeline needs of a snapshot. A seam, so that matching can be judged against plain lists of zones.
 
-use crate::geometry::Position;
+use crate::index::Query;
 use crate::pipeline::at::View;
-use crate::time::EventTime;
 use crate::zone::Zone;
-
-/// Asks for the zones in force at an instant that cover a position.
-#[derive(Copy, Clone, Debug, PartialEq)]
-pub struct Query {
-    /// Where.
-    pub position: Position,
-    /// When; never above `as_of` (I15).
-    pub at: EventTime,
-}
 
 /// An immutable snapshot of zones.
 pub trait Zones {

@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use ringfence::codec::headers;
 use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::{
-    AckResult, AtRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, PipelineConfig, View,
+    AckResult, Limits, MatchMode, OnInvalid, OnLate, OnStall, PipelineConfig, View,
 };
 use ringfence::telemetry::{RecordRef, RecordTimestamp};
 use ringfence::time::EventTime;

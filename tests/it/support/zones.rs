@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::geometry::{Position, ShapeRules};
+use ringfence::index::Query;
 use ringfence::partition::RecordPosition;
-use ringfence::pipeline::{Query, View, Zones};
+use ringfence::pipeline::{View, Zones};
 use ringfence::time::EventTime;
 use ringfence::zone::{StagedChange, Zone, ZoneChange, ZoneId};
 
