@@ -5,6 +5,7 @@
 
 pub mod completions;
 pub mod config_show;
+pub mod matching;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -84,6 +85,8 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Enrich telemetry from stdin without Kafka.
+    Match(matching::Args),
     /// Show or describe the configuration.
     Config(config_show::Args),
     /// Print a completion script for a shell.
@@ -226,6 +229,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> Result<Outcome, Failure> {
     match command {
+        Command::Match(args) => matching::run(&args, context),
         Command::Config(args) => config_show::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
     }

@@ -165,7 +165,7 @@ pub(super) enum Reading {
     Unclear,
 }
 
-/// Reads a value; `top` is what it found at the top level, for the splice check.
+/// Reads a value with these pointers.
 pub(super) fn read(value: Option<&[u8]>, at: RecordTimestamp, pointers: &Pointers) -> Reading {
     let Some(node) = value.and_then(|value| std::str::from_utf8(value).ok()) else {
         return Reading::Invalid;
@@ -180,7 +180,7 @@ pub(super) fn read(value: Option<&[u8]>, at: RecordTimestamp, pointers: &Pointer
 }
 
 fn read_fields(node: &Node<'_>, at: RecordTimestamp, pointers: &Pointers) -> Reading {
-    // The id is an entity's name: the contract does not say that an event without one is refused.
+    // The id is an entity's name and decides no answer; what the contract does not say of it is not judged.
     let id = find(node, &pointers.id);
     if matches!(id, Found::Twice) {
         return Reading::Invalid;
@@ -202,7 +202,7 @@ fn read_fields(node: &Node<'_>, at: RecordTimestamp, pointers: &Pointers) -> Rea
     );
     match (time, lat, lon) {
         (Some(time), Some(lat), Some(lon)) if lat.abs() <= 90.0 && lon.abs() <= 180.0 => match id {
-            Found::One(Node::String(_) | Node::Integer(_)) => {
+            Found::None | Found::One(Node::String(_) | Node::Integer(_) | Node::Null) => {
                 Reading::Valid(Event { time, lon, lat })
             }
             _ => Reading::Unclear,

@@ -182,9 +182,9 @@ impl Audit {
         let late = flags.has(Flag::Late);
         let cut = flags.has(Flag::Unsettled) || flags.has(Flag::Degraded);
         match () {
-            () if late && at < own => Err("flagged late, but matched before its time".to_owned()),
-            () if late && at == own && !cut => {
-                Err("flagged late, but matched at its time".to_owned())
+            // A floor above as_of is not reached yet: then at = as_of.
+            () if late && at <= own && at != as_of => {
+                Err("flagged late, but not matched at a floor after its time".to_owned())
             }
             () if late => Ok(()),
             () if flags.has(Flag::Unsettled) && own <= as_of => {

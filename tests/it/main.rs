@@ -6,3 +6,4 @@ mod witness;
 mod pipeline;
 mod pipeline_faults;
 mod support;
+mod match_data;
