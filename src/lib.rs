@@ -6,6 +6,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod enriched;
+pub mod gate;
 pub mod geometry;
 pub mod index;
 pub mod kafka;

@@ -16,6 +16,7 @@ mod ledger;
 mod output;
 mod ownership;
 pub mod partitioning;
+mod snapshot;
 mod stop;
 mod view;
 
