@@ -1,4 +1,5 @@
 //! What the tests of this binary share.
 
+pub(crate) mod log;
 pub(crate) mod worker;
 pub(crate) mod zones;
