@@ -53,8 +53,13 @@ pub struct GuardedTime {
 impl Default for GuardedTime {
     /// T is the wall clock.
     fn default() -> Self {
-        let time = Self { ahead_ms: AtomicI64::new(0) };
-        time.set(Now { mono: Clock::mono(), wall: Clock::wall() });
+        let time = Self {
+            ahead_ms: AtomicI64::new(0),
+        };
+        time.set(Now {
+            mono: Clock::mono(),
+            wall: Clock::wall(),
+        });
         time
     }
 }
@@ -71,7 +76,10 @@ impl GuardedTime {
     pub fn now(&self) -> Now {
         let mono = Clock::mono();
         let ahead = self.ahead_ms.load(Ordering::Relaxed);
-        Now { mono, wall: EventTime::clamped(ahead.saturating_add(mono_ms(mono))) }
+        Now {
+            mono,
+            wall: EventTime::clamped(ahead.saturating_add(mono_ms(mono))),
+        }
     }
 }
 
@@ -92,9 +100,15 @@ mod tests {
     #[test]
     fn guarded_time_is_what_it_was_set_to_and_goes_on() {
         let time = GuardedTime::default();
-        let set = Now { mono: Clock::mono(), wall: EventTime::clamped(1_000_000) };
+        let set = Now {
+            mono: Clock::mono(),
+            wall: EventTime::clamped(1_000_000),
+        };
         time.set(set);
         let now = time.now();
-        assert!(now.wall >= set.wall && now.wall.since(set.wall).as_secs() < 60, "{now:?}");
+        assert!(
+            now.wall >= set.wall && now.wall.since(set.wall).as_secs() < 60,
+            "{now:?}"
+        );
     }
 }

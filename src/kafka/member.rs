@@ -41,7 +41,10 @@ pub struct GroupContext {
 
 impl GroupContext {
     fn partitions(&self, list: &TopicPartitionList) -> Vec<PartitionId> {
-        list.elements_for_topic(&self.topic).iter().map(|element| PartitionId(element.partition())).collect()
+        list.elements_for_topic(&self.topic)
+            .iter()
+            .map(|element| PartitionId(element.partition()))
+            .collect()
     }
 }
 
@@ -56,7 +59,12 @@ impl ClientContext for GroupContext {
 }
 
 impl ConsumerContext for GroupContext {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        error: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
         if self.closing.load(Ordering::Acquire) {
             // `close` waits for the partitions to be given back, and nobody else would.
             if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS {
@@ -68,11 +76,16 @@ impl ConsumerContext for GroupContext {
         }
         let partitions = self.partitions(list);
         let event = match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => GroupEvent::Assigned(partitions),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                GroupEvent::Assigned(partitions)
+            }
             _ if consumer.assignment_lost() => GroupEvent::Lost(partitions),
             _ => GroupEvent::Revoked(partitions),
         };
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(event);
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
@@ -108,9 +121,15 @@ impl Member {
             commit_failed: AtomicBool::new(false),
         };
         let consumer: BaseConsumer<GroupContext> = create(&settings.telemetry_consumer(), context)?;
-        consumer.subscribe(&[topic]).map_err(EdgeError::cluster(format!("subscribe to topic `{topic}`")))?;
+        consumer
+            .subscribe(&[topic])
+            .map_err(EdgeError::cluster(format!("subscribe to topic `{topic}`")))?;
         let queue = SharedQueue::new(Arc::new(consumer), batch_max);
-        Ok(Self { queue, topic: topic.to_owned(), timeout: Duration::from_secs(5) })
+        Ok(Self {
+            queue,
+            topic: topic.to_owned(),
+            timeout: Duration::from_secs(5),
+        })
     }
 
     fn consumer(&self) -> &BaseConsumer<GroupContext> {
@@ -132,12 +151,22 @@ impl Member {
                         || self.consumer().client().fatal_error().is_some();
                     let transient = error.rdkafka_error_code().is_some_and(is_transient);
                     if fatal || !transient {
-                        return Err(EdgeError::cluster(format!("consume topic `{}`", self.topic))(error));
+                        return Err(EdgeError::cluster(format!(
+                            "consume topic `{}`",
+                            self.topic
+                        ))(error));
                     }
                 }
             }
         }
-        events.append(&mut self.consumer().context().events.lock().unwrap_or_else(PoisonError::into_inner));
+        events.append(
+            &mut self
+                .consumer()
+                .context()
+                .events
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         Ok(())
     }
 
@@ -150,7 +179,10 @@ impl Member {
     ///
     /// # Errors
     /// No answer.
-    pub fn committed(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Option<Offset>)>, EdgeError> {
+    pub fn committed(
+        &self,
+        partitions: &[PartitionId],
+    ) -> Result<Vec<(PartitionId, Option<Offset>)>, EdgeError> {
         admin::committed(self.consumer(), &self.topic, partitions, self.timeout)
     }
 
@@ -162,7 +194,10 @@ impl Member {
         self.consumer()
             .fetch_watermarks(&self.topic, partition.0, self.timeout)
             .map(|(start, end)| (Offset(start), Offset(end)))
-            .map_err(EdgeError::cluster(format!("ask for the offsets of topic `{}`", self.topic)))
+            .map_err(EdgeError::cluster(format!(
+                "ask for the offsets of topic `{}`",
+                self.topic
+            )))
     }
 
     /// Begins to read partitions from these offsets.
@@ -174,7 +209,9 @@ impl Member {
             self.queue.forward(&self.topic, *partition);
         }
         let list = self.list(starts)?;
-        self.consumer().incremental_assign(&list).map_err(self.doing("take partitions of"))
+        self.consumer()
+            .incremental_assign(&list)
+            .map_err(self.doing("take partitions of"))
     }
 
     /// Gives partitions back.
@@ -186,7 +223,9 @@ impl Member {
         for partition in partitions {
             list.add_partition(&self.topic, partition.0);
         }
-        self.consumer().incremental_unassign(&list).map_err(self.doing("give back partitions of"))
+        self.consumer()
+            .incremental_unassign(&list)
+            .map_err(self.doing("give back partitions of"))
     }
 
     /// Commits offsets: the next one to read of each partition. With `wait` until it is answered, bounded by the
@@ -198,15 +237,24 @@ impl Member {
         if commits.is_empty() {
             return Ok(());
         }
-        let mode = if wait { CommitMode::Sync } else { CommitMode::Async };
+        let mode = if wait {
+            CommitMode::Sync
+        } else {
+            CommitMode::Async
+        };
         let list = self.list(commits)?;
-        self.consumer().commit(&list, mode).map_err(self.doing("commit offsets of"))
+        self.consumer()
+            .commit(&list, mode)
+            .map_err(self.doing("commit offsets of"))
     }
 
     /// Whether a commit has failed since this was last asked.
     #[must_use]
     pub fn commit_failed(&self) -> bool {
-        self.consumer().context().commit_failed.swap(false, Ordering::AcqRel)
+        self.consumer()
+            .context()
+            .commit_failed
+            .swap(false, Ordering::AcqRel)
     }
 
     /// Pauses partitions; one that is not assigned any more is left out (FS-03).
@@ -253,15 +301,25 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         // From here on the callback gives partitions back by itself, or `rd_kafka_consumer_close` would wait for ever.
-        self.consumer().context().closing.store(true, Ordering::Release);
+        self.consumer()
+            .context()
+            .closing
+            .store(true, Ordering::Release);
         // What came in and was not taken yet is answered here: the client waits for an answer to each event.
         let events = std::mem::take(
-            &mut *self.consumer().context().events.lock().unwrap_or_else(PoisonError::into_inner),
+            &mut *self
+                .consumer()
+                .context()
+                .events
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
         );
         for event in events {
             let answered = match event {
                 GroupEvent::Assigned(_) => self.assign(&[]),
-                GroupEvent::Revoked(partitions) | GroupEvent::Lost(partitions) => self.unassign(&partitions),
+                GroupEvent::Revoked(partitions) | GroupEvent::Lost(partitions) => {
+                    self.unassign(&partitions)
+                }
             };
             if let Err(error) = answered {
                 tracing::debug!(target: "ringfence::kafka", %error, "leave the group");

@@ -88,7 +88,10 @@ impl Outbox {
         dead_letter_topic: Option<&str>,
     ) -> Result<Self, EdgeError> {
         let acks = Arc::new(ArrayQueue::new(in_flight_max.saturating_mul(2).max(1_024)));
-        let context = Reports { logged: Logged::default(), acks: Arc::clone(&acks) };
+        let context = Reports {
+            logged: Logged::default(),
+            acks: Arc::clone(&acks),
+        };
         Ok(Self {
             producer: create(config, context)?,
             acks,
@@ -111,20 +114,20 @@ impl Outbox {
 
     /// Gives up whatever is still in flight: for the end of the process, after the drain.
     pub fn purge(&self) {
-        self.producer.purge(PurgeConfig::default().queue().inflight());
+        self.producer
+            .purge(PurgeConfig::default().queue().inflight());
     }
 
-    fn send(
-        &mut self,
-        record: BaseRecord<'_, [u8], [u8], usize>,
-    ) {
+    fn send(&mut self, record: BaseRecord<'_, [u8], [u8], usize>) {
         let mut record = record;
         loop {
             match self.producer.send(record) {
                 Ok(()) => return,
                 // The queue takes twice what the pipeline lets in flight; should it be full all the same, the
                 // producer's own threads make room. Nothing is dropped, order is kept (FS-40).
-                Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                Err((error, back))
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
+                {
                     record = back;
                     std::thread::park_timeout(Duration::from_millis(1));
                 }
@@ -132,7 +135,10 @@ impl Outbox {
                     let ack = (Token::from_raw(back.delivery_opaque), classify(&error));
                     if ack.1 == AckResult::Failed {
                         let doing = format!("write to topic `{}`", back.topic);
-                        self.refused.get_or_insert(EdgeError::Cluster { doing, source: error });
+                        self.refused.get_or_insert(EdgeError::Cluster {
+                            doing,
+                            source: error,
+                        });
                     }
                     // The engine hears of it as of any other acknowledgement, once it has noted the output as sent.
                     self.acks.push(ack).ok();
@@ -164,7 +170,12 @@ fn record<'a>(
 impl Sink for Outbox {
     fn enriched(&mut self, output: Output<'_>) {
         let added = output.added.into_iter().flat_map(|added| added.iter());
-        let headers = owned_headers(output.headers.iter().chain(added.map(|(name, value)| (name, Some(value)))));
+        let headers = owned_headers(
+            output
+                .headers
+                .iter()
+                .chain(added.map(|(name, value)| (name, Some(value)))),
+        );
         let topic = std::mem::take(&mut self.enriched_topic);
         self.send(record(
             &topic,
@@ -181,8 +192,19 @@ impl Sink for Outbox {
     fn dead_letter(&mut self, letter: DeadLetter<'_>) {
         let added = letter.added.iter().map(|(name, value)| (name, Some(value)));
         let headers = owned_headers(letter.headers.iter().chain(added));
-        let topic = self.dead_letter_topic.take().expect("the engine makes no dead letter without a topic for it");
-        self.send(record(&topic, letter.token, None, letter.key, letter.value, letter.timestamp, headers));
+        let topic = self
+            .dead_letter_topic
+            .take()
+            .expect("the engine makes no dead letter without a topic for it");
+        self.send(record(
+            &topic,
+            letter.token,
+            None,
+            letter.key,
+            letter.value,
+            letter.timestamp,
+            headers,
+        ));
         self.dead_letter_topic = Some(topic);
     }
 }

@@ -86,10 +86,16 @@ impl std::fmt::Display for WorkerError {
         match self {
             Self::Stopped(stop) => stop.fmt(f),
             Self::Edge(error) => error.fmt(f),
-            Self::OutOfRange { partition, position } => {
+            Self::OutOfRange {
+                partition,
+                position,
+            } => {
                 write!(f, "the telemetry log of partition {partition} ")?;
                 match position {
-                    Some(position) => write!(f, "no longer holds offset {position}, where reading was to go on")?,
+                    Some(position) => write!(
+                        f,
+                        "no longer holds offset {position}, where reading was to go on"
+                    )?,
                     None => f.write_str("no longer holds the offset where reading was to go on")?,
                 }
                 f.write_str("; `telemetry.on_out_of_range` = \"earliest\" or \"latest\" goes on, and counts it")
@@ -230,7 +236,9 @@ where
         polled?;
         self.take_acks()?;
         let now = self.time.now();
-        self.window.beat_micros.store(now.mono.micros(), Ordering::Relaxed);
+        self.window
+            .beat_micros
+            .store(now.mono.micros(), Ordering::Relaxed);
         self.apply_backpressure();
         if self.flow.take > 0 {
             self.ingest()?;
@@ -240,7 +248,8 @@ where
         }
         {
             let snapshot = (self.load)();
-            self.engine.turn(&snapshot, self.time.now(), &mut self.outbox);
+            self.engine
+                .turn(&snapshot, self.time.now(), &mut self.outbox);
         }
         if let Some(stop) = self.engine.stopped() {
             return Err(WorkerError::Stopped(stop.clone()));
@@ -263,7 +272,11 @@ where
     }
 
     fn ingest(&mut self) -> Result<(), WorkerError> {
-        let wait = if self.engine.held_count() > 0 { Duration::from_millis(1) } else { TURN };
+        let wait = if self.engine.held_count() > 0 {
+            Duration::from_millis(1)
+        } else {
+            TURN
+        };
         let batch = self.member.take(self.flow.take.min(BATCH), wait);
         if batch.is_empty() {
             return Ok(());
@@ -297,7 +310,8 @@ where
         }
         if !records.is_empty() {
             let snapshot = (self.load)();
-            self.engine.ingest(&records, &snapshot, self.time.now(), &mut self.outbox);
+            self.engine
+                .ingest(&records, &snapshot, self.time.now(), &mut self.outbox);
         }
         drop(records);
         drop(headers);
@@ -309,14 +323,27 @@ where
     }
 
     /// An error that took a message's place in the queue.
-    fn failed(&mut self, partition: PartitionId, code: RDKafkaErrorCode) -> Result<(), WorkerError> {
+    fn failed(
+        &mut self,
+        partition: PartitionId,
+        code: RDKafkaErrorCode,
+    ) -> Result<(), WorkerError> {
         match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => self.out_of_range(partition),
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                self.out_of_range(partition)
+            }
             RDKafkaErrorCode::PartitionEOF => Ok(()),
             code if is_transient(code) => Ok(()),
             code => {
-                let doing = format!("read partition {partition} of topic `{}`", self.settings.telemetry_topic);
-                Err(EdgeError::Cluster { doing, source: KafkaError::MessageConsumption(code) }.into())
+                let doing = format!(
+                    "read partition {partition} of topic `{}`",
+                    self.settings.telemetry_topic
+                );
+                Err(EdgeError::Cluster {
+                    doing,
+                    source: KafkaError::MessageConsumption(code),
+                }
+                .into())
             }
         }
     }
@@ -325,16 +352,24 @@ where
         if !self.engine.owned().contains(&partition) {
             return Ok(());
         }
-        let position = self.engine.committable(partition).or_else(|| self.starts.get(&partition).copied());
+        let position = self
+            .engine
+            .committable(partition)
+            .or_else(|| self.starts.get(&partition).copied());
         let Some(policy) = self.settings.on_out_of_range else {
-            return Err(WorkerError::OutOfRange { partition, position });
+            return Err(WorkerError::OutOfRange {
+                partition,
+                position,
+            });
         };
         let (log_start, log_end) = self.member.log_bounds(partition)?;
         let start = match policy {
             StartAt::Earliest => log_start,
             StartAt::Latest => log_end,
         };
-        let lost = position.map_or(0, |position| u64::try_from(start.0 - position.0).unwrap_or(0));
+        let lost = position.map_or(0, |position| {
+            u64::try_from(start.0 - position.0).unwrap_or(0)
+        });
         tracing::error!(%partition, position = position.map(|at| at.0), goes_on_at = start.0, lost,
             "the telemetry log no longer holds the position, records are lost");
         self.seen.out_of_range += 1;
@@ -400,7 +435,10 @@ where
     }
 
     /// The committed offset of each partition, else where the configuration says.
-    fn starting_offsets(&self, partitions: &[PartitionId]) -> Result<Vec<(PartitionId, Offset)>, EdgeError> {
+    fn starting_offsets(
+        &self,
+        partitions: &[PartitionId],
+    ) -> Result<Vec<(PartitionId, Offset)>, EdgeError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -447,7 +485,9 @@ where
         loop {
             self.take_acks()?;
             let now = self.time.now();
-            self.window.beat_micros.store(now.mono.micros(), Ordering::Relaxed);
+            self.window
+                .beat_micros
+                .store(now.mono.micros(), Ordering::Relaxed);
             {
                 // What the broker refused as too large goes out as a dead letter meanwhile.
                 let snapshot = (self.load)();
@@ -457,8 +497,10 @@ where
                 return Ok(());
             }
             if now.mono.since(begun) >= self.settings.drain_timeout {
-                tracing::warn!(in_flight = self.engine.in_flight_count(),
-                    "not all output was acknowledged within `shutdown.drain_timeout_ms`; it will be written again");
+                tracing::warn!(
+                    in_flight = self.engine.in_flight_count(),
+                    "not all output was acknowledged within `shutdown.drain_timeout_ms`; it will be written again"
+                );
                 return Ok(());
             }
             std::thread::park_timeout(Duration::from_millis(1));
@@ -473,7 +515,11 @@ where
         if self.member.commit_failed() {
             let owned = self.engine.owned();
             commits.clear();
-            commits.extend(owned.into_iter().filter_map(|id| Some((id, self.engine.committable(id)?))));
+            commits.extend(
+                owned
+                    .into_iter()
+                    .filter_map(|id| Some((id, self.engine.committable(id)?))),
+            );
         }
         if let Err(error) = self.member.commit(&commits, false) {
             tracing::debug!(%error, "commit");
@@ -491,11 +537,19 @@ where
     fn publish(&mut self, now: MonoTime) {
         self.published_at = now;
         let owned = self.engine.owned();
-        let owned =
-            owned.into_iter().map(|id| (id, self.engine.committable(id).or_else(|| self.starts.get(&id).copied())));
+        let owned = owned.into_iter().map(|id| {
+            (
+                id,
+                self.engine
+                    .committable(id)
+                    .or_else(|| self.starts.get(&id).copied()),
+            )
+        });
         self.seen.owned = owned.collect();
         self.seen.counters = *self.engine.counters();
-        self.seen.paused = PauseCause::ALL.map(|cause| (cause, self.engine.paused_count(cause))).into();
+        self.seen.paused = PauseCause::ALL
+            .map(|cause| (cause, self.engine.paused_count(cause)))
+            .into();
         self.window.seen.store(Arc::new(self.seen.clone()));
     }
 
@@ -504,8 +558,10 @@ where
         self.engine.drain();
         let drained = self.drain(|engine| engine.in_flight_count() == 0);
         let owned = self.engine.owned();
-        let commits: Vec<_> =
-            owned.iter().filter_map(|id| Some((*id, self.engine.committable(*id)?))).collect();
+        let commits: Vec<_> = owned
+            .iter()
+            .filter_map(|id| Some((*id, self.engine.committable(*id)?)))
+            .collect();
         self.commit_and_wait(&commits);
         let mut rest = Vec::new();
         self.engine.revoked(&owned, &mut rest);

@@ -1,12 +1,12 @@
 //! The gate's snapshot as the pipeline asks it.
 
-use super::{Query, View, Zones};
+use super::{View, Zones};
 use crate::gate::Snapshot;
-use crate::index::{self, Hits};
+use crate::index::{Hits, Query};
 use crate::zone::Zone;
 
 impl Zones for Snapshot {
-    type Hits = (Vec<index::Query>, Hits);
+    type Hits = Hits;
 
     fn view(&self) -> View {
         View {
@@ -16,29 +16,18 @@ impl Zones for Snapshot {
         }
     }
 
-    fn lookup(&self, queries: &[Query], hits: &mut Self::Hits) {
-        let (asked, found) = hits;
-        asked.clear();
-        asked.extend(queries.iter().map(|query| {
+    fn lookup(&self, queries: &[Query], hits: &mut Hits) {
+        for query in queries {
             assert!(
                 query.at <= self.as_of,
                 "I15: nothing is matched above as_of"
             );
-            index::Query {
-                position: query.position,
-                at: query.at,
-            }
-        }));
-        self.index.lookup(asked, found);
+        }
+        self.index.lookup(queries, hits);
     }
 
-    fn found<'a>(
-        &'a self,
-        hits: &'a Self::Hits,
-        query: usize,
-    ) -> impl Iterator<Item = &'a Zone> + Clone {
-        hits.1
-            .of(query)
+    fn found<'a>(&'a self, hits: &'a Hits, query: usize) -> impl Iterator<Item = &'a Zone> + Clone {
+        hits.of(query)
             .iter()
             .map(|slot| self.index.version(*slot).zone())
     }

@@ -2,8 +2,9 @@
 mod geometry_data;
 
 mod bad_input;
-mod witness;
+mod index_oracle;
+mod match_data;
 mod pipeline;
 mod pipeline_faults;
 mod support;
-mod match_data;
+mod witness;
