@@ -2,8 +2,8 @@
 
 use super::{Config, MatchMode, Problem, Read};
 
-/// librdkafka's defaults, which hold unless `[kafka]` says otherwise.
-const SESSION_TIMEOUT_MS: u64 = 45_000;
+/// What the telemetry consumers are given unless `[kafka]` says otherwise (`kafka::client`).
+const SESSION_TIMEOUT_MS: u64 = 10_000;
 
 pub(super) fn together(config: &Config, read: &Read, problems: &mut Vec<Problem>) {
     let mut wrong =
@@ -22,11 +22,11 @@ pub(super) fn together(config: &Config, read: &Read, problems: &mut Vec<Problem>
         .get("session.timeout.ms")
         .map_or(Some(SESSION_TIMEOUT_MS), |text| text.parse().ok());
     // A text that is no number is librdkafka's to refuse.
-    if let Some(session) = session.filter(|session| drain >= u128::from(*session)) {
+    if let Some(session) = session.filter(|session| drain > u128::from(*session)) {
         wrong(
             "shutdown.drain_timeout_ms",
             format!(
-                "`shutdown.drain_timeout_ms` ({drain}) must be below `session.timeout.ms` ({session}): \
+                "`shutdown.drain_timeout_ms` ({drain}) must not be above `session.timeout.ms` ({session}): \
                  while a worker drains a revoked partition, the group waits for it no longer than that"
             ),
         );

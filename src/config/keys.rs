@@ -469,7 +469,7 @@ pub const KEYS: &[Key] = &[
         10_000,
         (0, 10 * MINUTE),
         "ms",
-        "how long output in flight is waited for at a stop or a revoke; below the session timeout",
+        "how long output in flight is waited for at a stop or a revoke; at most the session timeout (10 s unless set)",
     ),
 ];
 

@@ -27,7 +27,6 @@ pub const OWNED: &[(&str, &str)] = &[
     ("message.timeout.ms", "a record is never given up"),
     ("message.send.max.retries", "a record is never given up"),
     ("retries", "a record is never given up"),
-    ("message.max.bytes", "use `telemetry.max_bytes`"),
     (
         "enable.auto.commit",
         "offsets are committed only when their output is acknowledged",
@@ -58,6 +57,13 @@ pub const OWNED: &[(&str, &str)] = &[
         "isolation.level",
         "zones and telemetry are read committed, end offsets uncommitted",
     ),
+    ("allow.auto.create.topics", "topics are made by `ringfence topics create`"),
+    ("delivery.report.only.error", "every acknowledgement is needed"),
+    ("max.in.flight", "order rests on the idempotent producer's own limit"),
+    ("max.in.flight.requests.per.connection", "order rests on the idempotent producer's own limit"),
+    ("queue.buffering.max.messages", "use `delivery.in_flight_max`"),
+    ("queue.buffering.max.kbytes", "use `delivery.in_flight_max_bytes`"),
+    ("test.mock.num.brokers", "use `ringfence demo`"),
     ("metadata.broker.list", "use `bootstrap.servers`"),
     (
         "partition.assignment.strategy",

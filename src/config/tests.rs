@@ -212,12 +212,12 @@ fn values_that_cannot_stand_together_are_refused() {
         ),
         ("[telemetry]\nlat = \"/lon\"\n", "read the same member"),
         (
-            "[shutdown]\ndrain_timeout_ms = 45000\n",
-            "must be below `session.timeout.ms` (45000)",
+            "[shutdown]\ndrain_timeout_ms = 10001\n",
+            "must not be above `session.timeout.ms` (10000)",
         ),
         (
             "[kafka.consumer]\nsession.timeout.ms = 6000\n",
-            "`shutdown.drain_timeout_ms` (10000) must be below `session.timeout.ms` (6000)",
+            "`shutdown.drain_timeout_ms` (10000) must not be above `session.timeout.ms` (6000)",
         ),
         (
             "[kafka.producer]\nbootstrap.servers = \"x:1\"\n",
