@@ -88,10 +88,12 @@ impl ConsumerContext for GroupContext {
             .push(event);
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        match result {
-            Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
-            Err(error) => {
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        // A commit that fails for all of its partitions may be told as a success with an error at each of them.
+        let each = offsets.elements().into_iter().find_map(|element| element.error().err());
+        match (result, each) {
+            (Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)), None) => {}
+            (Err(error), _) | (_, Some(error)) => {
                 tracing::debug!(target: "ringfence::kafka", %error, "commit failed, it is repeated");
                 self.commit_failed.store(true, Ordering::Release);
             }

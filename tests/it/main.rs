@@ -7,4 +7,5 @@ mod match_data;
 mod pipeline;
 mod pipeline_faults;
 mod support;
+mod mock_cluster;
 mod witness;
