@@ -72,9 +72,10 @@ impl Settings {
             .map_or("ringfence", String::as_str)
     }
 
-    /// A telemetry consumer: a member of the group that commits what it is told to.
+    /// A telemetry consumer: a member of the group that commits what is stored, and nothing else.
     #[must_use]
-    pub fn telemetry_consumer(&self) -> ClientConfig {
+    pub fn telemetry_consumer(&self, commit_interval: Duration) -> ClientConfig {
+        let commit_ms = commit_interval.as_millis().max(1).to_string();
         let mut config = ClientConfig::new();
         set(
             &mut config,
@@ -95,7 +96,8 @@ impl Settings {
             config,
             &self.consumer,
             &[
-                ("enable.auto.commit", "false"),
+                ("enable.auto.commit", "true"),
+                ("auto.commit.interval.ms", &commit_ms),
                 ("enable.auto.offset.store", "false"),
                 // Where to start is decided at each assignment; whatever else asks for a reset is out of range.
                 ("auto.offset.reset", "error"),
@@ -373,7 +375,7 @@ mod tests {
         settings
             .consumer
             .insert("isolation.level".into(), "read_uncommitted".into());
-        let config = settings.telemetry_consumer();
+        let config = settings.telemetry_consumer(Duration::from_millis(100));
         assert_eq!(config.get("fetch.wait.max.ms"), Some("7"));
         assert_eq!(config.get("group.id"), Some("mine"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
@@ -395,10 +397,10 @@ mod tests {
         let settings = Settings::new("broker:1", "g");
         let promised = [
             (
-                settings.telemetry_consumer(),
+                settings.telemetry_consumer(Duration::from_millis(100)),
                 "partition.assignment.strategy",
             ),
-            (settings.telemetry_consumer(), "auto.offset.reset"),
+            (settings.telemetry_consumer(Duration::from_millis(100)), "auto.offset.reset"),
             (settings.zones_consumer(), "enable.partition.eof"),
             (settings.zones_consumer(), "isolation.level"),
             (settings.producer(1, 1), "message.timeout.ms"),
@@ -417,7 +419,7 @@ mod tests {
     fn librdkafka_takes_all_settings() {
         let settings = Settings::new("127.0.0.1:1", "g");
         for config in [
-            settings.telemetry_consumer(),
+            settings.telemetry_consumer(Duration::from_millis(100)),
             settings.zones_consumer(),
             settings.asker(),
             settings.tool_consumer(),

@@ -36,7 +36,6 @@ pub struct GroupContext {
     topic: String,
     events: Mutex<Vec<GroupEvent>>,
     closing: AtomicBool,
-    commit_failed: AtomicBool,
 }
 
 impl GroupContext {
@@ -88,15 +87,12 @@ impl ConsumerContext for GroupContext {
             .push(event);
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        // A commit that fails for all of its partitions may be told as a success with an error at each of them.
-        let each = offsets.elements().into_iter().find_map(|element| element.error().err());
-        match (result, each) {
-            (Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)), None) => {}
-            (Err(error), _) | (_, Some(error)) => {
-                tracing::debug!(target: "ringfence::kafka", %error, "commit failed, it is repeated");
-                self.commit_failed.store(true, Ordering::Release);
-            }
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        // The client repeats a failed commit with its next one, as the stored offset stays above the committed one.
+        if let Err(error) = result
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
+        {
+            tracing::debug!(target: "ringfence::kafka", %error, "commit failed, it is repeated");
         }
     }
 }
@@ -110,19 +106,24 @@ pub struct Member {
 }
 
 impl Member {
-    /// Joins the group, for `topic`; batches hold at most `batch_max` messages.
+    /// Joins the group, for `topic`; batches hold at most `batch_max` messages, stored offsets are committed every
+    /// `commit_interval`.
     ///
     /// # Errors
     /// [`EdgeError::Settings`].
-    pub fn join(settings: &Settings, topic: &str, batch_max: usize) -> Result<Self, EdgeError> {
+    pub fn join(
+        settings: &Settings,
+        topic: &str,
+        batch_max: usize,
+        commit_interval: Duration,
+    ) -> Result<Self, EdgeError> {
         let context = GroupContext {
             logged: Logged::default(),
             topic: topic.to_owned(),
             events: Mutex::new(Vec::new()),
             closing: AtomicBool::new(false),
-            commit_failed: AtomicBool::new(false),
         };
-        let consumer: BaseConsumer<GroupContext> = create(&settings.telemetry_consumer(), context)?;
+        let consumer: BaseConsumer<GroupContext> = create(&settings.telemetry_consumer(commit_interval), context)?;
         consumer
             .subscribe(&[topic])
             .map_err(EdgeError::cluster(format!("subscribe to topic `{topic}`")))?;
@@ -230,33 +231,27 @@ impl Member {
             .map_err(self.doing("give back partitions of"))
     }
 
-    /// Commits offsets: the next one to read of each partition. With `wait` until it is answered, bounded by the
-    /// client; else failures are told by [`Self::commit_failed`].
+    /// Names the offsets (the next one to read of each partition) that the client's next commit takes along: every
+    /// `delivery.commit_ms`. Unlike a commit of our own, which would be forgotten when it fails, it is repeated.
     ///
     /// # Errors
-    /// What the cluster says against it.
-    pub fn commit(&self, commits: &[(PartitionId, Offset)], wait: bool) -> Result<(), EdgeError> {
+    /// What the client says against it.
+    pub fn store(&self, commits: &[(PartitionId, Offset)]) -> Result<(), EdgeError> {
         if commits.is_empty() {
             return Ok(());
         }
-        let mode = if wait {
-            CommitMode::Sync
-        } else {
-            CommitMode::Async
-        };
-        let list = self.list(commits)?;
-        self.consumer()
-            .commit(&list, mode)
-            .map_err(self.doing("commit offsets of"))
+        self.consumer().store_offsets(&self.list(commits)?).map_err(self.doing("store offsets of"))
     }
 
-    /// Whether a commit has failed since this was last asked.
-    #[must_use]
-    pub fn commit_failed(&self) -> bool {
-        self.consumer()
-            .context()
-            .commit_failed
-            .swap(false, Ordering::AcqRel)
+    /// Commits offsets and waits for the answer.
+    ///
+    /// # Errors
+    /// What the cluster says against it.
+    pub fn commit(&self, commits: &[(PartitionId, Offset)]) -> Result<(), EdgeError> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        self.consumer().commit(&self.list(commits)?, CommitMode::Sync).map_err(self.doing("commit offsets of"))
     }
 
     /// Pauses partitions; one that is not assigned any more is left out (FS-03).

@@ -31,6 +31,8 @@ use crate::time::MonoTime;
 const BATCH: usize = 1_000;
 /// How long a turn waits for the first message: acknowledgements, held events and commits are served this often.
 const TURN: Duration = Duration::from_millis(5);
+/// How often finished offsets are handed to the client.
+const STORE_EVERY: Duration = Duration::from_millis(20);
 /// How often what is seen from outside is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
@@ -162,7 +164,7 @@ pub struct Worker<Z: Zones, L> {
     seen: WorkerSeen,
     flow: Flow,
     commits: Vec<(PartitionId, Offset)>,
-    committed_at: MonoTime,
+    stored_at: MonoTime,
     published_at: MonoTime,
 }
 
@@ -192,7 +194,7 @@ where
             &settings.enriched_topic,
             settings.dead_letter_topic.as_deref(),
         )?;
-        let member = Member::join(kafka, &settings.telemetry_topic, BATCH)?;
+        let member = Member::join(kafka, &settings.telemetry_topic, BATCH, settings.commit_interval)?;
         Ok(Self {
             engine: Engine::new(pipeline),
             member,
@@ -205,7 +207,7 @@ where
             seen: WorkerSeen::default(),
             flow: Flow::default(),
             commits: Vec::new(),
-            committed_at: Clock::mono(),
+            stored_at: Clock::mono(),
             published_at: MonoTime::default(),
         })
     }
@@ -255,8 +257,8 @@ where
             return Err(WorkerError::Stopped(stop.clone()));
         }
         let now = Clock::mono();
-        if now.since(self.committed_at) >= self.settings.commit_interval {
-            self.committed_at = now;
+        if now.since(self.stored_at) >= STORE_EVERY {
+            self.stored_at = now;
             self.commit();
         }
         if now.since(self.published_at) >= PUBLISH_EVERY {
@@ -507,28 +509,17 @@ where
         }
     }
 
-    /// Commits what has advanced. A failed one is repeated with the next: then for all that is owned.
+    /// Hands what has advanced to the client, which commits it every `commit_interval` until it is committed (I6).
     fn commit(&mut self) {
         self.commits.clear();
-        let mut commits = std::mem::take(&mut self.commits);
-        self.engine.take_commits(&mut commits);
-        if self.member.commit_failed() {
-            let owned = self.engine.owned();
-            commits.clear();
-            commits.extend(
-                owned
-                    .into_iter()
-                    .filter_map(|id| Some((id, self.engine.committable(id)?))),
-            );
+        self.engine.take_commits(&mut self.commits);
+        if let Err(error) = self.member.store(&self.commits) {
+            tracing::debug!(%error, "store");
         }
-        if let Err(error) = self.member.commit(&commits, false) {
-            tracing::debug!(%error, "commit");
-        }
-        self.commits = commits;
     }
 
     fn commit_and_wait(&self, commits: &[(PartitionId, Offset)]) {
-        if let Err(error) = self.member.commit(commits, true) {
+        if let Err(error) = self.member.commit(commits) {
             // The partitions' next owner reads a little again: at least once.
             tracing::warn!(%error, "offsets were not committed, some records will be written twice");
         }
