@@ -1,7 +1,7 @@
 //! Reads a record of the zones topic: a GeoJSON Feature, a deletion, or a tombstone (DESIGN 3).
 //!
 //! One strict pass over the value finds the members that matter; positions are then read straight into a
-//! [`RawShape`] under the caps on vertices and parts, so that no tree of the document ever exists. What a Feature
+//! [`RawShape`](crate::geometry::RawShape) under the caps on vertices and parts, so that no tree of the document ever exists. What a Feature
 //! says beside that (bbox, foreign members, other properties) is not looked at.
 //!
 //! | value | is |

@@ -9,3 +9,4 @@ mod pipeline_faults;
 mod support;
 mod mock_cluster;
 mod witness;
+mod zone_files;

@@ -5,7 +5,12 @@
 //! It allocates nothing and does not recurse: a document nested 100,000 deep is a [`JsonFault::TooDeep`], not a
 //! stack overflow. What is absent: reading values (see [`unescape`] and `str::parse`).
 
-use crate::rejection::{Rejection, RejectionReason};
+mod fault;
+mod text;
+
+pub use self::fault::{JsonError, JsonFault};
+use self::text::hex4;
+pub use self::text::{RawString, push_string, string, unescape};
 
 /// The number of containers that must not be open at once: `serde_json`'s recursion limit, which refuses the 128th.
 pub const DEPTH_LIMIT: u32 = 128;
@@ -61,135 +66,12 @@ impl Kind {
     }
 }
 
-/// What is wrong with a document: mostly what was expected where something else stands.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum JsonFault {
-    /// A value.
-    Value,
-    /// A member's name.
-    Name,
-    /// The colon after a member's name.
-    Colon,
-    /// A comma or the end of an object.
-    CommaOrBrace,
-    /// A comma or the end of an array.
-    CommaOrBracket,
-    /// The end of a string.
-    Quote,
-    /// A control character inside a string, which must be escaped.
-    Control,
-    /// One of the escapes that there are.
-    Escape,
-    /// Four hexadecimal digits.
-    Hex,
-    /// A digit.
-    Digit,
-    /// A digit after a leading zero.
-    LeadingZero,
-    /// The end of the document.
-    End,
-    /// It is not UTF-8.
-    Utf8,
-    /// A surrogate escape without its other half.
-    LoneSurrogate,
-    /// A number that no 64-bit float holds.
-    NumberRange,
-    /// The 128th open container.
-    TooDeep,
-}
-
-impl JsonFault {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Value => "expected a value",
-            Self::Name => "expected a member name",
-            Self::Colon => "expected `:`",
-            Self::CommaOrBrace => "expected `,` or `}`",
-            Self::CommaOrBracket => "expected `,` or `]`",
-            Self::Quote => "expected `\"`",
-            Self::Control => "a control character in a string",
-            Self::Escape => "an unknown escape",
-            Self::Hex => "expected four hexadecimal digits",
-            Self::Digit => "expected a digit",
-            Self::LeadingZero => "a leading zero",
-            Self::End => "more after the end of the value",
-            Self::Utf8 => "not UTF-8",
-            Self::LoneSurrogate => "a lone surrogate",
-            Self::NumberRange => "a number that no 64-bit float holds",
-            Self::TooDeep => "128 arrays and objects are open",
-        }
-    }
-}
-
-/// A document that was refused: why, and at which byte. Small, so that it travels in registers.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct JsonError {
-    /// What is wrong.
-    pub fault: JsonFault,
-    /// The byte, from 0, at which it was noticed; the last one there can be stands for all beyond 4 GiB.
-    pub at: u32,
-}
-
-impl JsonError {
-    const fn new(fault: JsonFault, at: usize) -> Self {
-        Self {
-            fault,
-            at: if at > u32::MAX as usize {
-                u32::MAX
-            } else {
-                at as u32
-            },
-        }
-    }
-
-    /// The same error in a document in which this one begins at byte `base`.
-    #[must_use]
-    pub(crate) const fn moved_by(self, base: usize) -> Self {
-        Self::new(self.fault, base + self.at as usize)
-    }
-}
-
-impl From<JsonError> for Rejection {
-    fn from(error: JsonError) -> Self {
-        let reason = match error.fault {
-            JsonFault::TooDeep => RejectionReason::TooDeep,
-            _ => RejectionReason::NotJson,
-        };
-        Self::new(
-            reason,
-            format!("{} at byte {}", error.fault.text(), error.at),
-        )
-    }
-}
-
 /// Checks that bytes are UTF-8, as JSON must be.
 ///
 /// # Errors
 /// [`JsonFault::Utf8`] at the first byte that is not.
 pub fn utf8(bytes: &[u8]) -> Result<&str, JsonError> {
     std::str::from_utf8(bytes).map_err(|error| JsonError::new(JsonFault::Utf8, error.valid_up_to()))
-}
-
-/// A string's text between its quotes, as it stands.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct RawString<'a> {
-    /// The bytes between the quotes, a checked JSON string: escapes are valid and paired.
-    pub raw: &'a str,
-    /// Whether it holds an escape.
-    pub escaped: bool,
-}
-
-impl RawString<'_> {
-    /// Whether the string, after unescaping, is `wanted`.
-    #[must_use]
-    pub fn is(&self, wanted: &str) -> bool {
-        if self.escaped {
-            let mut wanted = wanted.chars();
-            unescape(self.raw).all(|c| wanted.next() == Some(c)) && wanted.next().is_none()
-        } else {
-            self.raw == wanted
-        }
-    }
 }
 
 /// A place in a document; it moves forward over checked values only.
@@ -564,79 +446,6 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
-}
-
-fn hex4(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |unit, &digit| {
-        Some(unit << 4 | char::from(digit).to_digit(16)?)
-    })
-}
-
-/// The characters of a checked string body (what stands between the quotes), escapes resolved.
-pub fn unescape(raw: &str) -> impl Iterator<Item = char> + '_ {
-    let mut rest = raw;
-    std::iter::from_fn(move || {
-        let mut chars = rest.chars();
-        let first = chars.next()?;
-        if first != '\\' {
-            rest = chars.as_str();
-            return Some(first);
-        }
-        let escape = chars.next()?;
-        let resolved = match escape {
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            'u' => {
-                let high = hex4(chars.as_str().as_bytes().get(..4)?)?;
-                rest = chars.as_str().get(4..)?;
-                if let 0xD800..=0xDBFF = high {
-                    let low = hex4(rest.as_bytes().get(2..6)?)?;
-                    rest = rest.get(6..)?;
-                    return char::from_u32(
-                        0x1_0000 + ((high - 0xD800) << 10) + low.checked_sub(0xDC00)?,
-                    );
-                }
-                return char::from_u32(high);
-            }
-            same => same,
-        };
-        rest = chars.as_str();
-        Some(resolved)
-    })
-}
-
-/// Appends `text` as a JSON string, quotes included.
-pub fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            c if c < ' ' => {
-                out.push_str("\\u00");
-                out.extend(char::from_digit(u32::from(c) >> 4, 16));
-                out.extend(char::from_digit(u32::from(c) & 15, 16));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
-/// `text` as a JSON string, quotes included: the form in which zone ids are spliced.
-#[must_use]
-pub fn string(text: &str) -> Box<str> {
-    let mut out = String::with_capacity(text.len() + 2);
-    push_string(&mut out, text);
-    out.into_boxed_str()
 }
 
 #[cfg(test)]
