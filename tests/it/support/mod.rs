@@ -2,4 +2,5 @@
 
 pub(crate) mod log;
 pub(crate) mod worker;
+pub(crate) mod world;
 pub(crate) mod zones;
