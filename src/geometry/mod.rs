@@ -7,6 +7,8 @@
 mod circle;
 mod envelope;
 mod exact;
+#[cfg(test)]
+mod oracle;
 mod polygons;
 mod repair;
 mod ring;

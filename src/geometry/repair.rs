@@ -16,6 +16,7 @@ use rstar::{AABB, RTree};
 use super::ShapeRules;
 use super::exact::Place;
 use super::ring::{Pole, Ring};
+use super::validate;
 use crate::rejection::{Rejection, RejectionReason};
 
 /// Whole numbers per degree.
@@ -39,31 +40,28 @@ pub(super) fn repair(rings: &[Ring], rules: &ShapeRules) -> Result<Vec<Ring>, Re
         contours.extend(copies_on_map(ring)?);
     }
     check_crossings(&contours, rules.vertices_max)?;
-    let shapes = overlay(&contours)?;
-    let parts: usize = shapes.iter().map(Vec::len).sum();
-    let vertices: usize = shapes.iter().flatten().map(Vec::len).sum();
-    if parts == 0 {
+    let contours = overlay(&contours)?;
+    if contours.is_empty() {
         return Err(failed("nothing is left of it"));
     }
-    if parts > rules.parts_max || vertices > rules.vertices_max {
+    let vertices: usize = contours.iter().map(Vec::len).sum();
+    if contours.len() > rules.parts_max || vertices > rules.vertices_max {
         return Err(failed("the repaired area has too many parts or vertices"));
     }
-    let mut repaired = Vec::with_capacity(parts);
-    for (polygon, shape) in shapes.iter().enumerate() {
-        for (number, contour) in shape.iter().enumerate() {
-            let places = contour.iter().map(|point| place(*point)).collect();
-            repaired.push(Ring::planar(polygon, number, places));
-        }
-    }
-    Ok(repaired)
+    let ring = |contour: &Vec<Point>| {
+        Ring::planar(0, 0, contour.iter().map(|point| place(*point)).collect())
+    };
+    // The overlay's own grouping puts holes into shapes they only touch (seen with 9.1.0).
+    validate::group(contours.iter().map(ring).collect())
+        .map_err(|rejection| failed(&format!("the repaired area is not valid: {rejection}")))
 }
 
 fn failed(what: &str) -> Rejection {
     Rejection::new(RejectionReason::RepairFailed, what)
 }
 
-/// Even-odd union on the map, cut to it.
-fn overlay(contours: &[Vec<Point>]) -> Result<Vec<Vec<Vec<Point>>>, Rejection> {
+/// The contours of what is covered an odd number of times, cut to the map.
+fn overlay(contours: &[Vec<Point>]) -> Result<Vec<Vec<Point>>, Rejection> {
     let (east, north) = (TURN / 2, TURN / 4);
     let map = [
         (-east, -north),
@@ -83,7 +81,7 @@ fn overlay(contours: &[Vec<Point>]) -> Result<Vec<Vec<Vec<Point>>>, Rejection> {
             overlay.add_contour(contour, ShapeType::Subject);
         }
         overlay.add_contour(&map, ShapeType::Clip);
-        overlay.overlay(OverlayRule::Intersect, FillRule::EvenOdd)
+        overlay.overlay(OverlayRule::Intersect, FillRule::EvenOdd).into_iter().flatten().collect()
     }))
     .map_err(|_| failed("the overlay could not compute it"))
 }

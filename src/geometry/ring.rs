@@ -144,7 +144,7 @@ impl Ring {
     }
 
     /// The turns to take off so that the ring lies between two longitudes a turn apart, `from` the western one;
-    /// `None` where it crosses there. `from` is -180 or 0.
+    /// `None` where it crosses there.
     pub(super) fn turns_off(&self, from: f64) -> Option<i32> {
         if self.winding != 0 {
             return None;

@@ -45,7 +45,7 @@ pub(super) struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    /// Lays the edges out on the map that begins at the longitude `seam`, -180 or 0.
+    /// Lays the edges out on the map that begins at the longitude `seam`.
     pub(super) fn new(rings: &'a [Ring], seam: f64) -> Self {
         let mut segments = Vec::with_capacity(rings.iter().map(|ring| ring.places.len()).sum());
         for (number, ring) in rings.iter().enumerate() {

@@ -29,21 +29,73 @@ pub(super) fn check(rings: &[Ring]) -> Result<(), Rejection> {
     touches.check_interiors(rings)
 }
 
-/// The meridian where the map is cut for the sweep: the antimeridian, or Greenwich where a ring that goes all the way
-/// round is written from 0 to 360.
+/// Sorts rings into polygons by how they lie: those in an even number of others are exteriors, the others are holes of
+/// the ring around them.
+pub(super) fn group(mut rings: Vec<Ring>) -> Result<Vec<Ring>, Rejection> {
+    let within = Sweep::new(&rings, -180.0).run(&mut Touches::default())?;
+    let mut is_hole = vec![None; rings.len()];
+    for ring in 0..rings.len() {
+        // Up to a ring already known, and down again: each is visited once.
+        let mut path = Vec::new();
+        let mut at = Some(ring);
+        while let Some(ring) = at.filter(|ring| is_hole[*ring].is_none()) {
+            path.push(ring);
+            at = within[ring];
+        }
+        let mut around_is_hole = at.is_none_or(|ring| is_hole[ring] == Some(true));
+        for ring in path.into_iter().rev() {
+            around_is_hole = !around_is_hole;
+            is_hole[ring] = Some(around_is_hole);
+        }
+    }
+    for (ring, around) in within.iter().enumerate() {
+        let hole_of = around.filter(|_| is_hole[ring] == Some(true));
+        rings[ring].polygon = hole_of.unwrap_or(ring);
+        rings[ring].number = usize::from(hole_of.is_some());
+    }
+    rings.sort_by_key(|ring| (ring.polygon, ring.number));
+    let (mut polygons, mut number) = (0, 0);
+    for ring in &mut rings {
+        number = if ring.number == 0 { 0 } else { number + 1 };
+        polygons += usize::from(number == 0);
+        (ring.polygon, ring.number) = (polygons - 1, number);
+    }
+    Ok(rings)
+}
+
+/// The meridian where the map is cut for the sweep: the antimeridian, as shapes are; Greenwich where a ring that goes
+/// all the way round is written from 0 to 360.
+///
+/// The two sides of the cut are strangers to each other. That is right for shapes cut there, and wrong for holes that
+/// end at the antimeridian within an exterior that passes it: then it is a meridian without vertices.
 fn seam_for(rings: &[Ring]) -> f64 {
-    let all_round = |ring: &&Ring| ring.winding == 0 && ring.turns_off(-180.0).is_none();
-    let from_zero = |ring: &Ring| {
+    let passes = |ring: &Ring| ring.turns_off(-180.0).is_none();
+    let goes_round_from_zero = |ring: &Ring| {
         (0..ring.places.len()).any(|index| {
             let (at, next) = ring.edge(index);
             at.lon == 0.0 && next.lon == 0.0 && at.turn != next.turn
         })
     };
-    if rings.iter().filter(all_round).any(from_zero) {
-        0.0
-    } else {
-        -180.0
+    if rings.iter().any(|ring| ring.winding == 0 && passes(ring) && goes_round_from_zero(ring)) {
+        return 0.0;
     }
+    let mut exterior_passes = false;
+    for ring in rings {
+        if ring.number == 0 {
+            exterior_passes = passes(ring);
+        } else if exterior_passes && ring.places.iter().any(|at| at.lon == -180.0) {
+            return meridian_without_vertices(rings);
+        }
+    }
+    -180.0
+}
+
+/// The middle of the widest stretch of longitude without a vertex.
+fn meridian_without_vertices(rings: &[Ring]) -> f64 {
+    let mut lons: Vec<f64> = rings.iter().flat_map(|ring| &ring.places).map(|at| at.lon).collect();
+    lons.sort_unstable_by(f64::total_cmp);
+    let widest = lons.windows(2).max_by(|a, b| (a[1] - a[0]).total_cmp(&(b[1] - b[0])));
+    widest.map_or(-180.0, |gap| f64::midpoint(gap[0], gap[1]))
 }
 
 /// One ring passing one place.
