@@ -128,3 +128,115 @@ pub(super) fn lon_between(from: f64, to: f64) -> f64 {
         step
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Distances to 50 digits by another formula; the generator stands beside the file.
+    const EXACT: &str = include_str!("../../tests/fixtures/circle_distances.csv");
+
+    /// What rounding may cost: coordinates become radians with an error of some units in the last place.
+    const ERROR_M: f64 = 1e-8;
+
+    fn rows() -> impl Iterator<Item = (Position, Position, f64)> {
+        EXACT.lines().skip(1).map(|line| {
+            let n: Vec<f64> = line
+                .split(',')
+                .map(|field| field.parse().unwrap())
+                .collect();
+            (
+                Position {
+                    lon: n[0],
+                    lat: n[1],
+                },
+                Position {
+                    lon: n[2],
+                    lat: n[3],
+                },
+                n[4],
+            )
+        })
+    }
+
+    #[test]
+    fn distance_agrees_with_fifty_digits() {
+        let mut worst = 0.0_f64;
+        for (from, to, exact) in rows() {
+            let error = (distance_m(from, to) - exact).abs();
+            worst = worst.max(error);
+            assert!(error <= ERROR_M, "{from:?} {to:?}: {error} m");
+            assert_eq!(
+                distance_m(from, to).to_bits(),
+                distance_m(to, from).to_bits()
+            );
+        }
+        println!("{} distances, at most {worst:e} m off", rows().count());
+    }
+
+    #[test]
+    fn circle_covers_what_is_at_most_the_radius_away() {
+        for (center, at, exact) in rows().filter(|(_, _, exact)| *exact > 1e-6) {
+            let covers = |radius_m| Circle::new(center, radius_m).unwrap().covers(at);
+            assert!(!covers(exact - 2.0 * ERROR_M), "{center:?} {at:?}");
+            if exact + 2.0 * ERROR_M < core::f64::consts::PI * EARTH_RADIUS_M {
+                assert!(covers(exact + 2.0 * ERROR_M), "{center:?} {at:?}");
+            }
+            assert!(
+                covers(distance_m(center, at)),
+                "the rim belongs to the circle"
+            );
+        }
+    }
+
+    #[test]
+    fn envelopes_hold_the_whole_circle() {
+        for (center, at, exact) in rows().filter(|(_, _, exact)| *exact > 0.0) {
+            let Ok(circle) = Circle::new(center, exact.min(2.0e7)) else {
+                continue;
+            };
+            let envelopes = circle.envelopes();
+            let holds = |at: Position| envelopes.iter().any(|envelope| envelope.covers(at));
+            assert!(
+                !circle.covers(at) || holds(at),
+                "{circle:?} {at:?} {envelopes:?}"
+            );
+            for lon in [-180.0, 180.0] {
+                let at = Position {
+                    lon,
+                    lat: center.lat,
+                };
+                assert!(
+                    !circle.covers(at) || holds(at),
+                    "{circle:?} {at:?} {envelopes:?}"
+                );
+            }
+            for lat in [-90.0, 90.0] {
+                let at = Position { lon: at.lon, lat };
+                assert!(
+                    !circle.covers(at) || holds(at),
+                    "{circle:?} {at:?} {envelopes:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn both_names_of_the_antimeridian_are_one_place() {
+        for (center, at, _) in rows() {
+            let [west, east] =
+                [-180.0, 180.0].map(|lon| distance_m(center, Position { lon, ..at }));
+            assert_eq!(west.to_bits(), east.to_bits());
+        }
+    }
+
+    #[test]
+    fn radius_that_is_no_length_is_refused() {
+        let center = Position { lon: 0.0, lat: 0.0 };
+        for radius_m in [0.0, -1.0, f64::NAN, f64::INFINITY, 20_015_200.0] {
+            let rejection = Circle::new(center, radius_m).unwrap_err();
+            assert_eq!(rejection.reason, RejectionReason::InvalidRadius);
+        }
+        assert!(Circle::new(center, 20_015_000.0).is_ok());
+    }
+}

@@ -321,3 +321,250 @@ fn judge(rings: Vec<Ring>, rules: &ShapeRules) -> Result<Vec<Ring>, Rejection> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(lon: f64, lat: f64) -> Position {
+        Position { lon, lat }
+    }
+
+    fn ring(corners: &[(f64, f64)]) -> Vec<Position> {
+        corners.iter().map(|(lon, lat)| at(*lon, *lat)).collect()
+    }
+
+    fn area_of(rings: &[&[(f64, f64)]]) -> Result<Area, Rejection> {
+        let polygon = rings.iter().map(|corners| ring(corners)).collect();
+        Area::new(
+            RawShape::MultiPolygon(vec![polygon]),
+            &ShapeRules::default(),
+        )
+    }
+
+    fn reason(rings: &[&[(f64, f64)]]) -> RejectionReason {
+        area_of(rings).unwrap_err().reason
+    }
+
+    const SQUARE: [(f64, f64); 5] = [(0., 0.), (10., 0.), (10., 10.), (0., 10.), (0., 0.)];
+
+    #[test]
+    fn each_broken_rule_has_its_reason() {
+        use RejectionReason as R;
+        assert_eq!(reason(&[]), R::EmptyGeometry);
+        assert_eq!(reason(&[&[]]), R::RingTooShort);
+        assert_eq!(reason(&[&SQUARE[..3]]), R::RingTooShort);
+        assert_eq!(
+            reason(&[&[(0., 0.), (1., 0.), (0., 0.), (1., 0.), (0., 0.)]]),
+            R::RingTooShort
+        );
+        assert_eq!(reason(&[&SQUARE[..4]]), R::RingNotClosed);
+        assert_eq!(
+            reason(&[&[(0., 0.), (1., 1.), (2., 2.), (0., 0.)]]),
+            R::RingWithoutArea
+        );
+        assert_eq!(
+            reason(&[&[(0., 0.), (1., 1.), (1., 0.), (0., 1.), (0., 0.)]]),
+            R::SelfIntersection
+        );
+        let spike = [
+            (0., 0.),
+            (10., 0.),
+            (10., 10.),
+            (10., 20.),
+            (10., 10.),
+            (0., 10.),
+            (0., 0.),
+        ];
+        assert_eq!(reason(&[&spike]), R::SelfIntersection);
+        let outside = [(20., 0.), (21., 0.), (21., 1.), (20., 0.)];
+        assert_eq!(reason(&[&SQUARE, &outside]), R::HoleOutside);
+        assert_eq!(reason(&[&SQUARE, &SQUARE]), R::RingsIntersect);
+        let cuts = [(0., 0.), (10., 10.), (5., 8.), (0., 0.)];
+        assert_eq!(reason(&[&SQUARE, &cuts]), R::InteriorDisconnected);
+        for wrong in [f64::NAN, f64::INFINITY, -180.1, 360.1] {
+            assert_eq!(
+                reason(&[&[(wrong, 0.), (1., 0.), (1., 1.), (wrong, 0.)]]),
+                R::CoordinateRange
+            );
+        }
+        assert_eq!(
+            reason(&[&[(0., 90.5), (1., 0.), (1., 1.), (0., 90.5)]]),
+            R::CoordinateRange
+        );
+    }
+
+    #[test]
+    fn caps_are_checked_before_numbers() {
+        let polygon = vec![ring(&[(f64::NAN, 0.); 9]), ring(&SQUARE)];
+        let judge = |rules| Area::new(RawShape::MultiPolygon(vec![polygon.clone()]), &rules);
+        let rules = ShapeRules {
+            vertices_max: 13,
+            ..ShapeRules::default()
+        };
+        assert_eq!(
+            judge(rules).unwrap_err().reason,
+            RejectionReason::TooManyVertices
+        );
+        let rules = ShapeRules {
+            parts_max: 1,
+            ..ShapeRules::default()
+        };
+        assert_eq!(
+            judge(rules).unwrap_err().reason,
+            RejectionReason::TooManyParts
+        );
+    }
+
+    #[test]
+    fn one_ulp_off_an_edge_or_a_vertex_is_seen() {
+        let area = area_of(&[&[(0.1, 0.1), (10.3, 0.7), (5.5, 9.9), (0.1, 0.1)]]).unwrap();
+        assert!(area.covers(at(0.1, 0.1)));
+        assert!(!area.covers(at(0.1_f64.next_down(), 0.1)));
+        assert!(area.covers(at(10.3, 0.7)));
+        assert!(!area.covers(at(10.3_f64.next_up(), 0.7)));
+        let square = area_of(&[&SQUARE]).unwrap();
+        assert!(square.covers(at(10.0, 5.0)) && square.covers(at(5.0, 0.0)));
+        assert!(!square.covers(at(10.0_f64.next_up(), 5.0)));
+        assert!(!square.covers(at(5.0, -f64::from_bits(1))));
+    }
+
+    #[test]
+    fn ring_round_a_pole_encloses_the_pole_of_its_hemisphere_in_either_winding() {
+        for sign in [1.0, -1.0] {
+            let mut corners = [
+                (-180., 80.),
+                (-90., 70.),
+                (0., 80.),
+                (90., 75.),
+                (180., 80.),
+            ];
+            corners.iter_mut().for_each(|corner| corner.1 *= sign);
+            let mut reversed = corners;
+            reversed.reverse();
+            for corners in [corners, reversed] {
+                let area = area_of(&[&corners]).unwrap();
+                for lon in [-180., -135., -90., 0., 45., 179., 180.] {
+                    assert!(area.covers(at(lon, 90. * sign)) && area.covers(at(lon, 85. * sign)));
+                    assert!(
+                        !area.covers(at(lon, 60. * sign)) && !area.covers(at(lon, -85. * sign))
+                    );
+                }
+                assert!(area.covers(at(-90., 70. * sign)));
+                assert!(!area.covers(at(-90., 70_f64.next_down() * sign)));
+                assert_eq!(area.covers_south_pole(), sign < 0.0);
+            }
+        }
+        let wave = [
+            (-180., 10.),
+            (-90., -10.),
+            (0., 10.),
+            (90., 5.),
+            (180., 10.),
+        ];
+        assert_eq!(reason(&[&wave]), RejectionReason::AmbiguousPole);
+    }
+
+    #[test]
+    fn band_between_two_rings_round_a_pole_leaves_the_pole_out() {
+        let band = |inner: f64, outer: f64| {
+            let circle = |lat| [(-180., lat), (-60., lat), (60., lat), (180., lat)];
+            area_of(&[&circle(outer), &circle(inner)])
+        };
+        for sign in [1.0, -1.0] {
+            let area = band(80. * sign, 60. * sign).unwrap();
+            assert!(area.covers(at(180., 70. * sign)) && area.covers(at(10., 80. * sign)));
+            assert!(!area.covers(at(10., 85. * sign)) && !area.covers(at(10., 50. * sign)));
+            let wrong = band(60. * sign, 80. * sign).unwrap_err();
+            assert_eq!(wrong.reason, RejectionReason::HoleOutside);
+        }
+    }
+
+    #[test]
+    fn ring_of_whole_turns_is_taken_as_written() {
+        for west in [-180., 0.] {
+            let east = west + 360.;
+            for corners in [
+                vec![
+                    (west, 60.),
+                    (east, 60.),
+                    (east, 70.),
+                    (west, 70.),
+                    (west, 60.),
+                ],
+                vec![
+                    (west, 60.),
+                    (east, 60.),
+                    (east, 70.),
+                    (west + 180., 70.),
+                    (west, 70.),
+                    (west, 60.),
+                ],
+            ] {
+                let area = area_of(&[&corners]).unwrap();
+                for lon in [-180., -179.9, -1., 0., 0.1, 90., 180.] {
+                    assert!(
+                        area.covers(at(lon, 65.)) && area.covers(at(lon, 60.)),
+                        "{corners:?} {lon}"
+                    );
+                    assert!(!area.covers(at(lon, 59.9)) && !area.covers(at(lon, 70.1)));
+                }
+            }
+        }
+        let world = area_of(&[&[
+            (-180., -90.),
+            (180., -90.),
+            (180., 90.),
+            (-180., 90.),
+            (-180., -90.),
+        ]]);
+        let world = world.unwrap();
+        assert!(
+            world.covers(at(180., 90.))
+                && world.covers(at(-180., -90.))
+                && world.covers(at(3., 4.))
+        );
+    }
+
+    #[test]
+    fn zone_that_ends_at_the_antimeridian_is_found_under_both_its_names() {
+        for corners in [
+            [(170., 0.), (180., 0.), (180., 5.), (170., 5.), (170., 0.)],
+            [
+                (-170., 0.),
+                (-180., 0.),
+                (-180., 5.),
+                (-170., 5.),
+                (-170., 0.),
+            ],
+            [(190., 0.), (180., 0.), (180., 5.), (190., 5.), (190., 0.)],
+        ] {
+            let area = area_of(&[&corners]).unwrap();
+            for lon in [-180., 180.] {
+                assert!(area.covers(at(lon, 3.)));
+                assert!(
+                    area.envelopes()
+                        .iter()
+                        .any(|envelope| envelope.covers(at(lon, 3.)))
+                );
+                assert!(!area.covers(at(lon, 6.)));
+            }
+        }
+    }
+
+    #[test]
+    fn edges_tell_what_covers_tells() {
+        let corners = [
+            (170., -5.),
+            (-170., -6.),
+            (-165., 8.),
+            (175., 9.),
+            (170., -5.),
+        ];
+        let area = area_of(&[&corners]).unwrap();
+        let crossing: Vec<_> = area.edges().filter_map(|edge| edge.crosses).collect();
+        assert_eq!(crossing, [Crossing::Eastward, Crossing::Westward]);
+        assert_eq!((area.edges().count(), area.vertex_count()), (4, 4));
+        assert_eq!(area.rings().map(<[Position]>::len).collect::<Vec<_>>(), [5]);
+    }
+}

@@ -84,13 +84,21 @@ fn lies(ring: &Contour, around: &Contour) -> Option<Lies> {
     // either, so at even half degrees, and the middles between them are whole numbers.
     let mut found = None;
     for (a, b) in edges(ring) {
-        let mut stops: Vec<Point> =
-            around.iter().copied().filter(|p| on_edge((a, b), *p)).chain([a, b]).collect();
+        let mut stops: Vec<Point> = around
+            .iter()
+            .copied()
+            .filter(|p| on_edge((a, b), *p))
+            .chain([a, b])
+            .collect();
         stops.sort_unstable();
         stops.dedup();
         for pair in stops.windows(2) {
             let middle = ((pair[0].0 + pair[1].0) / 2, (pair[0].1 + pair[1].1) / 2);
-            let side = if inside(around, middle)? { Lies::Inside } else { Lies::Outside };
+            let side = if inside(around, middle)? {
+                Lies::Inside
+            } else {
+                Lies::Outside
+            };
             if *found.get_or_insert(side) != side {
                 return None;
             }
@@ -114,9 +122,17 @@ fn touch_in_a_cycle(rings: &[&Contour]) -> bool {
     }
     // Take off the ends of chains until nothing changes; what is left is cycles.
     loop {
-        let degree = |node| links.iter().filter(|(a, b)| *a == node || *b == node).count();
-        let keep: Vec<_> =
-            links.iter().copied().filter(|(a, b)| degree(*a) > 1 && degree(*b) > 1).collect();
+        let degree = |node| {
+            links
+                .iter()
+                .filter(|(a, b)| *a == node || *b == node)
+                .count()
+        };
+        let keep: Vec<_> = links
+            .iter()
+            .copied()
+            .filter(|(a, b)| degree(*a) > 1 && degree(*b) > 1)
+            .collect();
         if keep.len() == links.len() {
             return !links.is_empty();
         }
@@ -131,12 +147,16 @@ fn is_valid(polygons: &[Vec<Contour>]) -> bool {
     }
     for (number, polygon) in polygons.iter().enumerate() {
         let (exterior, holes) = polygon.split_first().unwrap();
-        if !holes.iter().all(|hole| lies(hole, exterior) == Some(Lies::Inside)) {
+        if !holes
+            .iter()
+            .all(|hole| lies(hole, exterior) == Some(Lies::Inside))
+        {
             return false;
         }
         for (i, one) in holes.iter().enumerate() {
             for other in &holes[i + 1..] {
-                if lies(one, other) != Some(Lies::Outside) || lies(other, one) != Some(Lies::Outside)
+                if lies(one, other) != Some(Lies::Outside)
+                    || lies(other, one) != Some(Lies::Outside)
                 {
                     return false;
                 }
@@ -157,9 +177,13 @@ fn is_valid(polygons: &[Vec<Contour>]) -> bool {
 
 fn are_apart(one: &[Contour], other: &[Contour]) -> bool {
     let in_a_hole = |inner: &[Contour], outer: &[Contour]| {
-        outer[1..].iter().any(|hole| lies(&inner[0], hole) == Some(Lies::Inside))
+        outer[1..]
+            .iter()
+            .any(|hole| lies(&inner[0], hole) == Some(Lies::Inside))
     };
-    let meet_well = one.iter().all(|a| other.iter().all(|b| lies(a, b).is_some()));
+    let meet_well = one
+        .iter()
+        .all(|a| other.iter().all(|b| lies(a, b).is_some()));
     let apart = lies(&one[0], &other[0]) == Some(Lies::Outside)
         && lies(&other[0], &one[0]) == Some(Lies::Outside);
     meet_well && (apart || in_a_hole(one, other) || in_a_hole(other, one))
@@ -181,7 +205,10 @@ struct Steps(u64);
 
 impl Steps {
     fn below(&mut self, count: i64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as i64).rem_euclid(count)
     }
 }
@@ -190,7 +217,10 @@ impl Steps {
 fn ring(steps: &mut Steps, from: i64, width: i64, corners: i64) -> Contour {
     let mut ring = Contour::new();
     while (ring.len() as i64) < corners {
-        let at = (2 * (from + steps.below(width + 1)), 2 * (from + steps.below(width + 1)));
+        let at = (
+            2 * (from + steps.below(width + 1)),
+            2 * (from + steps.below(width + 1)),
+        );
         if ring.last() != Some(&at) && (ring.first() != Some(&at)) {
             ring.push(at);
         }
@@ -199,7 +229,14 @@ fn ring(steps: &mut Steps, from: i64, width: i64, corners: i64) -> Contour {
 }
 
 fn shape(steps: &mut Steps) -> Vec<Vec<Contour>> {
-    let rectangle = |a: i64, b: i64| vec![(2 * a, 2 * a), (2 * b, 2 * a), (2 * b, 2 * b), (2 * a, 2 * b)];
+    let rectangle = |a: i64, b: i64| {
+        vec![
+            (2 * a, 2 * a),
+            (2 * b, 2 * a),
+            (2 * b, 2 * b),
+            (2 * a, 2 * b),
+        ]
+    };
     match steps.below(4) {
         0 => {
             let corners = 3 + steps.below(5);
@@ -238,47 +275,103 @@ struct Writing {
 impl Writing {
     fn position(self, (x, y): Point) -> Position {
         let lon = self.west + x as f64 / 2.0;
-        let lon = if lon >= self.wrap_from { lon - 360.0 } else { lon };
-        Position { lon, lat: y as f64 / 2.0 - 2.0 }
+        let lon = if lon >= self.wrap_from {
+            lon - 360.0
+        } else {
+            lon
+        };
+        Position {
+            lon,
+            lat: y as f64 / 2.0 - 2.0,
+        }
     }
 
     fn raw(self, polygons: &[Vec<Contour>]) -> RawShape {
-        let ring = |ring: &Contour| ring.iter().chain(ring.first()).map(|p| self.position(*p)).collect();
+        let ring = |ring: &Contour| {
+            ring.iter()
+                .chain(ring.first())
+                .map(|p| self.position(*p))
+                .collect()
+        };
         RawShape::MultiPolygon(
-            polygons.iter().map(|polygon| polygon.iter().map(ring).collect()).collect(),
+            polygons
+                .iter()
+                .map(|polygon| polygon.iter().map(ring).collect())
+                .collect(),
         )
     }
 
     /// Where a lookup looks: from -180 to 180.
     fn lookup(self, p: Point) -> Position {
         let at = self.position(p);
-        Position { lon: if at.lon > 180.0 { at.lon - 360.0 } else { at.lon }, ..at }
+        Position {
+            lon: if at.lon > 180.0 {
+                at.lon - 360.0
+            } else {
+                at.lon
+            },
+            ..at
+        }
     }
 }
 
 const WRITINGS: [Writing; 6] = [
-    Writing { west: 10.0, wrap_from: 400.0 },
-    Writing { west: -3.0, wrap_from: 400.0 },
+    Writing {
+        west: 10.0,
+        wrap_from: 400.0,
+    },
+    Writing {
+        west: -3.0,
+        wrap_from: 400.0,
+    },
     // Across ±180: from 0 to 360, and jumping; grid lines beside the seam.
-    Writing { west: 176.5, wrap_from: 400.0 },
-    Writing { west: 176.5, wrap_from: 180.0 },
+    Writing {
+        west: 176.5,
+        wrap_from: 400.0,
+    },
+    Writing {
+        west: 176.5,
+        wrap_from: 180.0,
+    },
     // Across Greenwich, written from 0 to 360.
-    Writing { west: 356.5, wrap_from: 360.0 },
+    Writing {
+        west: 356.5,
+        wrap_from: 360.0,
+    },
     // The eastern border at 180.
-    Writing { west: 173.0, wrap_from: 400.0 },
+    Writing {
+        west: 173.0,
+        wrap_from: 400.0,
+    },
 ];
 
 /// Grid lines on the seam: there two polygons may share a line, as shapes cut there do, so one polygon only.
 const ON_SEAM: [Writing; 4] = [
-    Writing { west: 177.0, wrap_from: 400.0 },
-    Writing { west: 177.0, wrap_from: 180.0 },
-    Writing { west: 177.0, wrap_from: 180.5 },
-    Writing { west: 174.0, wrap_from: 180.0 },
+    Writing {
+        west: 177.0,
+        wrap_from: 400.0,
+    },
+    Writing {
+        west: 177.0,
+        wrap_from: 180.0,
+    },
+    Writing {
+        west: 177.0,
+        wrap_from: 180.5,
+    },
+    Writing {
+        west: 174.0,
+        wrap_from: 180.0,
+    },
 ];
 
 /// A debug build takes a part of them.
 fn rounds(count: usize) -> usize {
-    if cfg!(debug_assertions) { count / 30 } else { count }
+    if cfg!(debug_assertions) {
+        count / 30
+    } else {
+        count
+    }
 }
 
 #[test]
@@ -314,23 +407,39 @@ fn verdicts_and_answers_agree_with_the_naive_judge() {
         RejectionReason::PartsOverlap,
         RejectionReason::InteriorDisconnected,
     ] {
-        assert!(rejected.get(&reason).is_some_and(|count| *count > rounds(30_000) / 1_000), "{reason}");
+        assert!(
+            rejected
+                .get(&reason)
+                .is_some_and(|count| *count > rounds(30_000) / 1_000),
+            "{reason}"
+        );
     }
 }
 
 fn check_answers(number: usize, area: &Area, polygons: &[Vec<Contour>], writing: Writing) {
     let inside = area.interior_point();
-    assert!(area.covers(inside), "{number} {writing:?} {polygons:?} {inside:?}");
+    assert!(
+        area.covers(inside),
+        "{number} {writing:?} {polygons:?} {inside:?}"
+    );
     let envelopes = area.envelopes();
     for x in -2..17 {
         for y in -2..17 {
             let at = writing.lookup((x, y));
             let expected = covers(polygons, (x, y));
-            assert_eq!(area.covers(at), expected, "{number} {writing:?} {polygons:?} {at:?}");
+            assert_eq!(
+                area.covers(at),
+                expected,
+                "{number} {writing:?} {polygons:?} {at:?}"
+            );
             assert!(!expected || envelopes.iter().any(|envelope| envelope.covers(at)));
             if at.lon == 180.0 {
                 let other = Position { lon: -180.0, ..at };
-                assert_eq!(area.covers(other), expected, "{number} {polygons:?} {other:?}");
+                assert_eq!(
+                    area.covers(other),
+                    expected,
+                    "{number} {polygons:?} {other:?}"
+                );
                 assert!(!expected || envelopes.iter().any(|envelope| envelope.covers(other)));
             }
         }
@@ -339,7 +448,10 @@ fn check_answers(number: usize, area: &Area, polygons: &[Vec<Contour>], writing:
 
 #[test]
 fn repair_keeps_the_even_odd_area() {
-    let rules = ShapeRules { on_invalid: OnInvalid::Repair, ..ShapeRules::default() };
+    let rules = ShapeRules {
+        on_invalid: OnInvalid::Repair,
+        ..ShapeRules::default()
+    };
     let mut steps = Steps(77);
     let mut repaired = 0;
     for number in 0..rounds(6_000) {
@@ -349,7 +461,11 @@ fn repair_keeps_the_even_odd_area() {
                 Ok(area) => area,
                 Err(rejection) => {
                     // Rings that lie on each other cancel: there is no area to keep.
-                    assert_eq!(rejection.reason, RejectionReason::RepairFailed, "{polygons:?}");
+                    assert_eq!(
+                        rejection.reason,
+                        RejectionReason::RepairFailed,
+                        "{polygons:?}"
+                    );
                     assert!(is_nothing(&polygons), "{number} {polygons:?}: {rejection}");
                     continue;
                 }
@@ -361,9 +477,16 @@ fn repair_keeps_the_even_odd_area() {
                     let corner = writing.position((x, y));
                     let lon = corner.lon + 0.1234;
                     let lon = if lon > 180.0 { lon - 360.0 } else { lon };
-                    let at = Position { lon, lat: corner.lat + 0.3217 };
+                    let at = Position {
+                        lon,
+                        lat: corner.lat + 0.3217,
+                    };
                     let fine = (x as f64 + 0.2468, y as f64 + 0.6434);
-                    assert_eq!(area.covers(at), is_odd(&polygons, fine), "{number} {writing:?} {polygons:?} {at:?}");
+                    assert_eq!(
+                        area.covers(at),
+                        is_odd(&polygons, fine),
+                        "{number} {writing:?} {polygons:?} {at:?}"
+                    );
                 }
             }
         }
@@ -382,6 +505,11 @@ fn is_odd(polygons: &[Vec<Contour>], (x, y): (f64, f64)) -> bool {
 
 fn is_nothing(polygons: &[Vec<Contour>]) -> bool {
     (0..140).all(|x| {
-        (0..140).all(|y| !is_odd(polygons, (f64::from(x) / 10.0 + 0.0123, f64::from(y) / 10.0 + 0.0217)))
+        (0..140).all(|y| {
+            !is_odd(
+                polygons,
+                (f64::from(x) / 10.0 + 0.0123, f64::from(y) / 10.0 + 0.0217),
+            )
+        })
     })
 }

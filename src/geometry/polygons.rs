@@ -120,18 +120,18 @@ impl Polygons {
             }
         }
         lats.sort_by(f64::total_cmp);
-        let middle = |pair: &[f64]| Position {
+        // Every other stretch is within; one look tells whether the rounded crossings can be trusted.
+        let inside = lats
+            .windows(2)
+            .enumerate()
+            .filter(|(below, _)| (below % 2 == 1) != self.south);
+        let (_, longest) =
+            inside.max_by(|(_, a), (_, b)| (a[1] - a[0]).total_cmp(&(b[1] - b[0])))?;
+        let at = Position {
             lon,
-            lat: f64::midpoint(pair[0], pair[1]),
+            lat: f64::midpoint(longest[0], longest[1]),
         };
-        let inside = |pair: &&[f64]| {
-            let at = middle(pair);
-            at.lon.abs() < 180.0 && self.standing(at) == Standing::Inside
-        };
-        lats.windows(2)
-            .filter(inside)
-            .max_by(|a, b| (a[1] - a[0]).total_cmp(&(b[1] - b[0])))
-            .map(middle)
+        (at.lon.abs() < 180.0 && self.standing(at) == Standing::Inside).then_some(at)
     }
 
     /// Where the place lies, by the edges on its meridian. At 180 only `OnBoundary` tells anything.

@@ -81,7 +81,11 @@ fn overlay(contours: &[Vec<Point>]) -> Result<Vec<Vec<Point>>, Rejection> {
             overlay.add_contour(contour, ShapeType::Subject);
         }
         overlay.add_contour(&map, ShapeType::Clip);
-        overlay.overlay(OverlayRule::Intersect, FillRule::EvenOdd).into_iter().flatten().collect()
+        overlay
+            .overlay(OverlayRule::Intersect, FillRule::EvenOdd)
+            .into_iter()
+            .flatten()
+            .collect()
     }))
     .map_err(|_| failed("the overlay could not compute it"))
 }

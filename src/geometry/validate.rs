@@ -76,7 +76,10 @@ fn seam_for(rings: &[Ring]) -> f64 {
             at.lon == 0.0 && next.lon == 0.0 && at.turn != next.turn
         })
     };
-    if rings.iter().any(|ring| ring.winding == 0 && passes(ring) && goes_round_from_zero(ring)) {
+    if rings
+        .iter()
+        .any(|ring| ring.winding == 0 && passes(ring) && goes_round_from_zero(ring))
+    {
         return 0.0;
     }
     let mut exterior_passes = false;
@@ -92,9 +95,15 @@ fn seam_for(rings: &[Ring]) -> f64 {
 
 /// The middle of the widest stretch of longitude without a vertex.
 fn meridian_without_vertices(rings: &[Ring]) -> f64 {
-    let mut lons: Vec<f64> = rings.iter().flat_map(|ring| &ring.places).map(|at| at.lon).collect();
+    let mut lons: Vec<f64> = rings
+        .iter()
+        .flat_map(|ring| &ring.places)
+        .map(|at| at.lon)
+        .collect();
     lons.sort_unstable_by(f64::total_cmp);
-    let widest = lons.windows(2).max_by(|a, b| (a[1] - a[0]).total_cmp(&(b[1] - b[0])));
+    let widest = lons
+        .windows(2)
+        .max_by(|a, b| (a[1] - a[0]).total_cmp(&(b[1] - b[0])));
     widest.map_or(-180.0, |gap| f64::midpoint(gap[0], gap[1]))
 }
 
