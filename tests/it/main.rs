@@ -1,4 +1,10 @@
 //! The one integration binary (STYLE, test layout): librdkafka is linked once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test crate: clippy's own exception covers test functions only, not their helpers"
+)]
+
 mod geometry_data;
 
 mod bad_input;
