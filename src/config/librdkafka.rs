@@ -57,12 +57,30 @@ pub const OWNED: &[(&str, &str)] = &[
         "isolation.level",
         "zones and telemetry are read committed, end offsets uncommitted",
     ),
-    ("allow.auto.create.topics", "topics are made by `ringfence topics create`"),
-    ("delivery.report.only.error", "every acknowledgement is needed"),
-    ("max.in.flight", "order rests on the idempotent producer's own limit"),
-    ("max.in.flight.requests.per.connection", "order rests on the idempotent producer's own limit"),
-    ("queue.buffering.max.messages", "use `delivery.in_flight_max`"),
-    ("queue.buffering.max.kbytes", "use `delivery.in_flight_max_bytes`"),
+    (
+        "allow.auto.create.topics",
+        "topics are made by `ringfence topics create`",
+    ),
+    (
+        "delivery.report.only.error",
+        "every acknowledgement is needed",
+    ),
+    (
+        "max.in.flight",
+        "order rests on the idempotent producer's own limit",
+    ),
+    (
+        "max.in.flight.requests.per.connection",
+        "order rests on the idempotent producer's own limit",
+    ),
+    (
+        "queue.buffering.max.messages",
+        "use `delivery.in_flight_max`",
+    ),
+    (
+        "queue.buffering.max.kbytes",
+        "use `delivery.in_flight_max_bytes`",
+    ),
     ("test.mock.num.brokers", "use `ringfence demo`"),
     ("metadata.broker.list", "use `bootstrap.servers`"),
     (

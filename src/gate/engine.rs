@@ -30,6 +30,10 @@ const REJECTED_ZONES_TOLD: usize = 1_000;
 
 /// What a gate is told.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "moved once per build; a box would be an allocation per proof round"
+)]
 pub enum GateInput {
     /// A record was read.
     Record(Box<ZoneRecord>),

@@ -15,6 +15,8 @@ mod promotion;
 pub mod snapshot;
 mod staging;
 mod status;
+#[cfg(test)]
+mod tests;
 mod watermark;
 
 pub use admission::{RejectedZone, ZoneRecord};
