@@ -3,6 +3,12 @@
 //! The data is not part of the project: `$RINGFENCE_DATA` or `../shared/data`; without it the tests say so and pass.
 //! A debug build takes samples; a release build, or `RINGFENCE_FULL=1`, takes everything.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail and report as tests do"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
