@@ -64,8 +64,8 @@ pub struct Counters {
     pub dropped: ReasonCounts,
     /// Forwarded as they came, and acknowledged.
     pub forwarded: u64,
-    /// Given back unfinished when their partition was revoked, lost or drained: held ones unread, and outputs that were
-    /// not acknowledged in time. The partition's next owner reads them again.
+    /// Given back unfinished: when their partition was revoked, lost or drained, held ones unread and outputs that were not
+    /// acknowledged in time; or the record that stopped the worker. The partition's next owner reads them again.
     pub released: u64,
     /// Waiting in hold queues.
     pub held: u64,

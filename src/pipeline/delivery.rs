@@ -166,10 +166,23 @@ impl<Z: Zones> Engine<Z> {
                 self.in_flight_bytes -= bytes;
                 self.refused.push(token);
             }
-            // Never finished: nothing is committed past it.
-            AckResult::TooLarge => self.stop(StopReason::RefusedAsTooLarge, position),
-            AckResult::Failed => self.stop(StopReason::DeliveryFailed, position),
+            AckResult::TooLarge => {
+                self.give_up(slot, sequence);
+                self.stop(StopReason::RefusedAsTooLarge, position);
+            }
+            AckResult::Failed => {
+                self.give_up(slot, sequence);
+                self.stop(StopReason::DeliveryFailed, position);
+            }
         }
+    }
+
+    /// A record that gets no output any more: it is given back, so that a drain does not wait for it, and nothing is
+    /// committed past it.
+    pub(super) fn give_up(&mut self, slot: usize, sequence: u64) {
+        self.in_flight_bytes -= self.slots[slot].ledger.released(sequence);
+        self.counters.in_flight -= 1;
+        self.counters.released += 1;
     }
 
     /// Adds to `commits` the offset of each partition where it has advanced since the last call. An offset that could not

@@ -271,7 +271,7 @@ impl<Z: Zones> Engine<Z> {
         sink: &mut impl Sink,
     ) {
         if self.config.dead_letter_max_bytes.is_none() {
-            // The record stays unfinished: nothing is committed past it.
+            self.give_up(slot, sequence);
             self.stop(
                 StopReason::NoDeadLetterTopic(rejection.clone()),
                 source.position,

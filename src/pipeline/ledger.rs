@@ -123,11 +123,19 @@ impl Ledger {
         Some(bytes)
     }
 
-    /// The held record is given back unread.
-    pub(crate) fn released(&mut self, sequence: u64) {
+    /// The record is given back: it stays unfinished for good, and nothing is committed past it. Gives the bytes of its
+    /// output, if that was in flight.
+    pub(crate) fn released(&mut self, sequence: u64) -> usize {
+        if let Some(bytes) = self.end(sequence, State::Released) {
+            return bytes;
+        }
         let entry = self.entry(sequence);
-        assert!(entry.state == State::Waiting, "a held record has no output");
+        assert!(
+            entry.state == State::Waiting,
+            "what is given back is unfinished"
+        );
         entry.state = State::Released;
+        0
     }
 
     /// The record needs no output: it was dropped by a stated rule.

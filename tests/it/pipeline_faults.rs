@@ -555,6 +555,27 @@ fn fs45_without_a_dead_letter_topic_an_invalid_record_stops_the_worker_before_it
 }
 
 #[test]
+fn fs45_what_outgrows_the_output_without_a_dead_letter_topic_stops_the_worker_too() {
+    let config = PipelineConfig {
+        dead_letter_max_bytes: None,
+        enriched_max_bytes: 1_000,
+        ..config()
+    };
+    let mut worker = Worker::new(config, zones(), WALL, &[0]);
+    worker.read(0, &settled());
+    worker.read(0, &settled().replace("bus", &"b".repeat(900)));
+    let stop = worker.engine.stopped().expect("it stops");
+    assert!(
+        matches!(&stop.reason, StopReason::NoDeadLetterTopic(why) if why.reason == RejectionReason::TooLarge)
+    );
+    worker.ack_all();
+    assert_eq!(
+        (worker.commit(0), worker.engine.in_flight_count()),
+        (Some(1), 0)
+    );
+}
+
+#[test]
 fn fs47_null_and_empty_telemetry_are_two_ways_to_be_invalid() {
     let mut worker = worker(&[0]);
     worker.read_as(0, None, None, RecordTimestamp::Missing);
