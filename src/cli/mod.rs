@@ -5,7 +5,10 @@
 
 pub mod completions;
 pub mod config_show;
+mod interrupt;
 pub mod matching;
+pub mod simulate;
+pub mod verify;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -85,6 +88,10 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a seeded fleet and moving zones to the topics.
+    Simulate(simulate::Args),
+    /// Recompute every answer from the topics, independently.
+    Verify(verify::Args),
     /// Enrich telemetry from stdin without Kafka.
     Match(matching::Args),
     /// Show or describe the configuration.
@@ -229,6 +236,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> Result<Outcome, Failure> {
     match command {
+        Command::Simulate(args) => simulate::run(&args, context),
+        Command::Verify(args) => verify::run(&args, context),
         Command::Match(args) => matching::run(&args, context),
         Command::Config(args) => config_show::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),

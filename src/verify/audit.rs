@@ -29,6 +29,9 @@ const CLIPPED_NAMED: usize = 5;
 /// Versions are only forgotten once there are this many more than after the last time.
 const FORGET_STEP: usize = 100_000;
 
+/// The commit cursor moves on after so many records.
+const PASS_EVERY: i64 = 64;
+
 /// What waits in the audit: tells a reader which topic to read next.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Backlog {
@@ -177,6 +180,9 @@ impl Audit {
         if source.read(offset, Stored::of(record)) {
             self.judge_waiting_at(partition, offset);
         }
+        if offset % PASS_EVERY == 0 {
+            self.pass(partition);
+        }
     }
 
     /// Takes a record of the enriched topic.
@@ -295,6 +301,9 @@ impl Audit {
         if !self.judge_waiting_at(partition, offset) {
             self.waiting.push_back((partition, offset));
         }
+        if offset % PASS_EVERY == 0 {
+            self.pass(partition);
+        }
     }
 
     /// Judges what waits at one source; true where nothing is left waiting there.
@@ -345,13 +354,20 @@ impl Audit {
         }
     }
 
+    /// The group has committed the partition up to here. What has its outputs can be let go of; what has none may
+    /// still have them in an output topic that was not read far enough.
+    pub fn committed(&mut self, partition: PartitionId, committed: Offset) {
+        let source = self.sources.entry(partition.0).or_default();
+        source.committed_to = source.committed_to.max(committed.0);
+        self.pass(partition.0);
+    }
+
     /// Every record of the partition below `committed` has all its outputs among those already taken, if it has any:
     /// the commit was asked for first, then the ends of the output topics, and those are read.
     pub fn settled(&mut self, partition: PartitionId, committed: Offset) {
-        let partition = partition.0;
-        let source = self.sources.entry(partition).or_default();
+        let source = self.sources.entry(partition.0).or_default();
         source.settled_to = source.settled_to.max(committed.0);
-        self.pass(partition);
+        self.pass(partition.0);
     }
 
     fn pass(&mut self, partition: i32) {
@@ -363,15 +379,18 @@ impl Audit {
         } else {
             source.first_output
         };
-        while let Some((offset, passed)) = source.pass() {
+        for (first, end) in source.take_unread() {
+            let count = end - first;
+            let note =
+                || format!("{count} records were dropped by the topic before they were read");
+            self.report.find(Finding::Unread, partition, first, note);
+        }
+        while let Some((offset, passed)) = source.pass(from) {
             if from.is_none_or(|from| offset < from) || passed == Passed::Hole {
                 continue;
             }
-            let range = self
-                .report
-                .ranges
-                .entry(partition)
-                .or_insert((offset, offset));
+            let ranges = &mut self.report.ranges;
+            let range = ranges.entry(partition).or_insert((offset, offset));
             *range = (range.0.min(offset), range.1.max(offset + 1));
             self.report.judged += 1;
             if passed == Passed::Missing && !self.rules.may_be_dropped(source, offset) {
@@ -441,11 +460,8 @@ impl Audit {
             self.pass(partition);
             let source = &self.sources[&partition];
             for offset in source.orphans() {
-                if offset
-                    < source
-                        .judged_from
-                        .or(source.telemetry_from())
-                        .unwrap_or(offset)
+                if source.is_unread(offset)
+                    || source.telemetry_from.is_none_or(|from| offset < from)
                 {
                     self.report
                         .set_aside("their telemetry is no longer in the topic");

@@ -27,6 +27,8 @@ pub enum Finding {
     Jigsaw,
     /// An output without a source record, or without readable headers.
     Orphan,
+    /// Runs of telemetry that the topic dropped before the audit read them (the first offset of each).
+    Unread,
     /// Committed before it was in the outputs: a crash in between would have lost it.
     CommittedEarly,
 }
@@ -163,6 +165,7 @@ impl fmt::Display for Report {
             (Finding::Wrong, "wrong"),
             (Finding::Orphan, "orphan"),
             (Finding::CommittedEarly, "committed early"),
+            (Finding::Unread, "unread runs"),
         ] {
             write!(f, "  {name:<16}{}", self.count(finding))?;
             if finding == Finding::Duplicate && !self.exactly_once && self.count(finding) > 0 {

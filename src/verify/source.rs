@@ -9,6 +9,9 @@ use crate::time::EventTime;
 /// Outputs may run this far ahead of the telemetry that was read; beyond it their source is not believed.
 const AHEAD_MAX: i64 = 20_000_000;
 
+/// A gap of the telemetry's offsets this long is no transaction marker: the topic dropped records before they were read.
+const GAP_MIN: i64 = 1_000;
+
 /// A record kept until it is judged.
 #[derive(Debug)]
 pub(super) struct Stored {
@@ -91,6 +94,13 @@ pub(super) struct Source {
     pub(super) read_to: i64,
     /// Outputs are complete for every offset below.
     pub(super) settled_to: i64,
+    /// The first telemetry record that was read.
+    pub(super) telemetry_from: Option<i64>,
+    /// Committed up to here: what has its output may be passed, what has none waits for `settled_to`.
+    pub(super) committed_to: i64,
+    /// Runs of records that the topic dropped before they were read.
+    unread: Vec<(i64, i64)>,
+    slots_unread: Vec<(i64, i64)>,
     /// The commit cursor: below it lost or not is decided.
     pub(super) passed_to: i64,
     /// The lowest offset with an output.
@@ -139,6 +149,15 @@ impl Source {
                 return false;
             }
         }
+        // What lies before the first record is what retention took long ago.
+        if self
+            .telemetry_from
+            .replace(self.telemetry_from.unwrap_or(offset))
+            .is_some()
+            && offset - self.read_to >= GAP_MIN
+        {
+            self.unread.push((self.read_to, offset));
+        }
         let Place::Slot(slot) = self.slot(offset) else {
             return false;
         };
@@ -173,10 +192,12 @@ impl Source {
         ordered
     }
 
-    /// Moves the commit cursor over the next record if that can be decided.
-    pub(super) fn pass(&mut self) -> Option<(i64, Passed)> {
+    /// Moves the commit cursor over the next record if that can be decided. `first` is where judging begins: what lies
+    /// before it without an output is not waited for.
+    pub(super) fn pass(&mut self, first: Option<i64>) -> Option<(i64, Passed)> {
         let offset = self.passed_to;
-        if !self.started || offset >= self.settled_to || offset >= self.read_to {
+        let is_settled = offset < self.settled_to;
+        if !self.started || offset >= self.read_to || !is_settled && offset >= self.committed_to {
             return None;
         }
         let slot = usize::try_from(offset - self.base)
@@ -187,6 +208,10 @@ impl Source {
             Some(slot) if slot.seen > 0 => Passed::Delivered,
             _ => Passed::Missing,
         };
+        let may_come = first.is_none_or(|first| offset >= first);
+        if passed == Passed::Missing && !is_settled && may_come {
+            return None;
+        }
         self.passed_to += 1;
         Some((offset, passed))
     }
@@ -223,10 +248,17 @@ impl Source {
             .saturating_sub(self.ahead)
     }
 
-    /// The lowest offset that is still known to have a record.
-    pub(super) fn telemetry_from(&self) -> Option<i64> {
-        let first = self.slots.iter().position(|slot| slot.record.is_some())?;
-        Some(self.base + i64::try_from(first).expect("slots are few"))
+    /// How many records the topic dropped before they were read, and the first of them, since the last call.
+    pub(super) fn take_unread(&mut self) -> Vec<(i64, i64)> {
+        self.slots_unread.extend(&self.unread);
+        std::mem::take(&mut self.unread)
+    }
+
+    /// Whether an offset lies among those.
+    pub(super) fn is_unread(&self, offset: i64) -> bool {
+        self.slots_unread
+            .iter()
+            .any(|(from, to)| (*from..*to).contains(&offset))
     }
 
     /// Outputs whose source was never read: what is left at the end.

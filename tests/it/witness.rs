@@ -645,3 +645,52 @@ fn replays_are_compared_byte_by_byte() {
         "a flagged record is not compared"
     );
 }
+
+#[test]
+fn outputs_whose_telemetry_retention_took_are_set_aside() {
+    let (mut topics, _) = right_run(14);
+    topics.telemetry.retain(|record| record.offset >= 140);
+    let mut audit = Audit::new(rules());
+    topics
+        .zones
+        .iter()
+        .for_each(|record| record.lend(|record| audit.zone(record)));
+    audit.zones_settled(EventTime::MAX);
+    topics
+        .enriched
+        .iter()
+        .for_each(|record| record.lend(|record| audit.enriched(record)));
+    topics
+        .dead_letters
+        .iter()
+        .for_each(|record| record.lend(|record| audit.dead_letter(record)));
+    topics
+        .telemetry
+        .iter()
+        .for_each(|record| record.lend(|record| audit.telemetry(record)));
+    for (partition, committed) in topics.committed.iter().enumerate() {
+        audit.settled(PartitionId(partition as i32), Offset(*committed));
+    }
+    let report = audit.finish();
+    only(&report, Finding::Orphan, 0);
+    assert_eq!(report.set_aside.values().sum::<u64>(), 200, "{report}");
+}
+
+#[test]
+fn telemetry_that_the_audit_could_not_read_in_time_is_said() {
+    let (mut topics, _) = right_run(14);
+    for record in topics
+        .telemetry
+        .iter_mut()
+        .filter(|record| record.offset >= 200)
+    {
+        record.offset += 5_000;
+    }
+    let report = judge(&topics, rules());
+    assert_eq!(
+        report.count(Finding::Unread),
+        2,
+        "one run in each partition: {report}"
+    );
+    assert!(!report.is_clean());
+}
