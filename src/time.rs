@@ -87,9 +87,39 @@ impl EventTime {
         if !shaped {
             return None;
         }
-        let instant: jiff::Timestamp = text.parse().ok()?;
-        let nanos = instant.as_nanosecond();
-        Self::from_millis(i64::try_from(nanos.div_euclid(1_000_000)).ok()?)
+        // Not `jiff::Timestamp`: that ends a day before the year 9999 does.
+        let (civil, offset_minutes) = if let Some(civil) = text.strip_suffix(['Z', 'z']) {
+            (civil, 0)
+        } else {
+            let (civil, offset) = text.split_at_checked(text.len() - 6)?;
+            let [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] = offset.as_bytes() else {
+                return None;
+            };
+            let number = |tens: &u8, ones: &u8| {
+                (tens.is_ascii_digit() && ones.is_ascii_digit())
+                    .then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+            };
+            let (hours, minutes) = (number(h1, h2)?, number(m1, m2)?);
+            if hours > 23 || minutes > 59 {
+                return None;
+            }
+            let total = hours * 60 + minutes;
+            (civil, if *sign == b'-' { -total } else { total })
+        };
+        let is_plain = civil[19..].is_empty()
+            || (civil.as_bytes()[19] == b'.'
+                && civil.len() > 20
+                && civil.as_bytes()[20..].iter().all(u8::is_ascii_digit));
+        if !is_plain {
+            return None;
+        }
+        // A nanosecond is the finest that the library reads; what is finer is floored anyway.
+        let instant: jiff::civil::DateTime = civil[..civil.len().min(29)].parse().ok()?;
+        let nanos = instant
+            .duration_since(jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0))
+            .as_nanos();
+        let millis = i64::try_from(nanos.div_euclid(1_000_000)).ok()?;
+        Self::from_millis(millis - offset_minutes * 60_000)
     }
 
     /// Reads what a person may type: epoch milliseconds or RFC 3339.

@@ -400,7 +400,10 @@ mod tests {
                 settings.telemetry_consumer(Duration::from_millis(100)),
                 "partition.assignment.strategy",
             ),
-            (settings.telemetry_consumer(Duration::from_millis(100)), "auto.offset.reset"),
+            (
+                settings.telemetry_consumer(Duration::from_millis(100)),
+                "auto.offset.reset",
+            ),
             (settings.zones_consumer(), "enable.partition.eof"),
             (settings.zones_consumer(), "isolation.level"),
             (settings.producer(1, 1), "message.timeout.ms"),

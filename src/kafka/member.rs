@@ -123,7 +123,8 @@ impl Member {
             events: Mutex::new(Vec::new()),
             closing: AtomicBool::new(false),
         };
-        let consumer: BaseConsumer<GroupContext> = create(&settings.telemetry_consumer(commit_interval), context)?;
+        let consumer: BaseConsumer<GroupContext> =
+            create(&settings.telemetry_consumer(commit_interval), context)?;
         consumer
             .subscribe(&[topic])
             .map_err(EdgeError::cluster(format!("subscribe to topic `{topic}`")))?;
@@ -240,7 +241,9 @@ impl Member {
         if commits.is_empty() {
             return Ok(());
         }
-        self.consumer().store_offsets(&self.list(commits)?).map_err(self.doing("store offsets of"))
+        self.consumer()
+            .store_offsets(&self.list(commits)?)
+            .map_err(self.doing("store offsets of"))
     }
 
     /// Commits offsets and waits for the answer.
@@ -251,7 +254,9 @@ impl Member {
         if commits.is_empty() {
             return Ok(());
         }
-        self.consumer().commit(&self.list(commits)?, CommitMode::Sync).map_err(self.doing("commit offsets of"))
+        self.consumer()
+            .commit(&self.list(commits)?, CommitMode::Sync)
+            .map_err(self.doing("commit offsets of"))
     }
 
     /// Pauses partitions; one that is not assigned any more is left out (FS-03).

@@ -194,7 +194,12 @@ where
             &settings.enriched_topic,
             settings.dead_letter_topic.as_deref(),
         )?;
-        let member = Member::join(kafka, &settings.telemetry_topic, BATCH, settings.commit_interval)?;
+        let member = Member::join(
+            kafka,
+            &settings.telemetry_topic,
+            BATCH,
+            settings.commit_interval,
+        )?;
         Ok(Self {
             engine: Engine::new(pipeline),
             member,

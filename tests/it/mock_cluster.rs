@@ -47,7 +47,12 @@ impl Running {
     }
 
     fn owned(&self) -> BTreeSet<i32> {
-        self.window.seen().owned.iter().map(|(id, _)| id.0).collect()
+        self.window
+            .seen()
+            .owned
+            .iter()
+            .map(|(id, _)| id.0)
+            .collect()
     }
 }
 
@@ -63,7 +68,10 @@ impl Drop for Running {
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Clock::mono();
     while !done() {
-        assert!(Clock::mono().since(begun) < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(
+            Clock::mono().since(begun) < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }
@@ -76,13 +84,30 @@ impl World {
         }
         let mut settings = Settings::new(&cluster.bootstrap_servers(), "g");
         // The mock ends a running group's generation only by the session time-out (RDKAFKA 9).
-        for (name, value) in [("session.timeout.ms", "2500"), ("heartbeat.interval.ms", "100"), ("fetch.wait.max.ms", "20")] {
+        for (name, value) in [
+            ("session.timeout.ms", "2500"),
+            ("heartbeat.interval.ms", "100"),
+            ("fetch.wait.max.ms", "20"),
+        ] {
             settings.consumer.insert(name.into(), value.into());
         }
-        settings.common.insert("socket.timeout.ms".into(), "3000".into());
+        settings
+            .common
+            .insert("socket.timeout.ms".into(), "3000".into());
         let mut zones = PlainZones::new(i64::from(i32::MAX));
-        zones.changes.push(change(0, 0, 1, "a", Some(&rectangle("a", 0.0, 0.0, 1.0, 1.0, ""))));
-        Self { cluster, settings, partitions, zones: Arc::new(zones) }
+        zones.changes.push(change(
+            0,
+            0,
+            1,
+            "a",
+            Some(&rectangle("a", 0.0, 0.0, 1.0, 1.0, "")),
+        ));
+        Self {
+            cluster,
+            settings,
+            partitions,
+            zones: Arc::new(zones),
+        }
     }
 
     fn controls(&self) -> MockCluster<'_, DefaultProducerContext> {
@@ -106,10 +131,22 @@ impl World {
         let (shutdown, window) = (Shutdown::new(), Arc::new(WorkerWindow::default()));
         let (zones, time) = (Arc::clone(&self.zones), Arc::new(GuardedTime::default()));
         let load = move || Arc::clone(&zones);
-        let made = Worker::new(&self.settings, worker, pipeline, load, time, Arc::clone(&window)).unwrap();
+        let made = Worker::new(
+            &self.settings,
+            worker,
+            pipeline,
+            load,
+            time,
+            Arc::clone(&window),
+        )
+        .unwrap();
         let stop = shutdown.clone();
         let thread = std::thread::spawn(move || made.run(&stop));
-        Running { shutdown, window, thread: Some(thread) }
+        Running {
+            shutdown,
+            window,
+            thread: Some(thread),
+        }
     }
 
     fn worker(&self) -> Running {
@@ -124,7 +161,10 @@ impl World {
             let value = if number % 10 == 9 {
                 format!("invalid {number}")
             } else {
-                format!(r#"{{"id":"v","ts":{},"lat":0.5,"lon":0.5,"n":{number}}}"#, 1_000 + number)
+                format!(
+                    r#"{{"id":"v","ts":{},"lat":0.5,"lon":0.5,"n":{number}}}"#,
+                    1_000 + number
+                )
             };
             let record = Outgoing {
                 topic: "telemetry",
@@ -137,7 +177,13 @@ impl World {
             assert!(writer.send(&record, number).unwrap());
         }
         for _ in 0..count {
-            assert!(writer.receipt(PATIENCE).expect("acknowledged").outcome.is_ok());
+            assert!(
+                writer
+                    .receipt(PATIENCE)
+                    .expect("acknowledged")
+                    .outcome
+                    .is_ok()
+            );
         }
     }
 
@@ -149,7 +195,11 @@ impl World {
         reader
             .read_all(PATIENCE, |record| {
                 let named = |name: &str| {
-                    let (_, value) = record.headers.iter().find(|(known, _)| *known == name).unwrap();
+                    let (_, value) = record
+                        .headers
+                        .iter()
+                        .find(|(known, _)| *known == name)
+                        .unwrap();
                     std::str::from_utf8(value.unwrap()).unwrap().to_owned()
                 };
                 let source = match header {
@@ -158,7 +208,10 @@ impl World {
                     _ => unreachable!("one header or two"),
                 };
                 let (partition, offset) = source.split_once(':').unwrap();
-                sources.entry(partition.parse().unwrap()).or_default().push(offset.parse().unwrap());
+                sources
+                    .entry(partition.parse().unwrap())
+                    .or_default()
+                    .push(offset.parse().unwrap());
                 if topic == "enriched" {
                     let text = std::str::from_utf8(record.value.unwrap()).unwrap();
                     assert!(text.ends_with(r#","zones":["a"]}"#), "{text}");
@@ -173,9 +226,17 @@ impl World {
         let admin = Admin::new(&self.settings, Duration::from_secs(10)).unwrap();
         let partitions: Vec<_> = (0..self.partitions).map(PartitionId).collect();
         wait_for("all offsets are committed", || {
-            let committed = admin.committed("telemetry", &partitions).unwrap_or_default();
-            let sum: i64 = committed.iter().map(|(_, offset)| offset.map_or(0, |offset| offset.0)).sum();
-            assert!(sum <= count as i64, "I6: committed past the end: {committed:?}");
+            let committed = admin
+                .committed("telemetry", &partitions)
+                .unwrap_or_default();
+            let sum: i64 = committed
+                .iter()
+                .map(|(_, offset)| offset.map_or(0, |offset| offset.0))
+                .sum();
+            assert!(
+                sum <= count as i64,
+                "I6: committed past the end: {committed:?}"
+            );
             sum == count as i64
         });
     }
@@ -183,7 +244,10 @@ impl World {
     /// Asserts that `count` records are all answered for, in order; gives how many were written twice.
     fn audit(&self, count: usize) -> usize {
         let enriched = self.sources("enriched", &["ringfence-source"]);
-        let dead = self.sources("dead", &["ringfence-error-partition", "ringfence-error-offset"]);
+        let dead = self.sources(
+            "dead",
+            &["ringfence-error-partition", "ringfence-error-offset"],
+        );
         let admin = Admin::new(&self.settings, Duration::from_secs(10)).unwrap();
         let partitions: Vec<_> = (0..self.partitions).map(PartitionId).collect();
         let (mut twice, mut all) = (0, 0);
@@ -197,12 +261,18 @@ impl World {
                     twice += 1;
                 }
             }
-            assert!(first.is_sorted(), "I8: partition {partition} is out of order");
+            assert!(
+                first.is_sorted(),
+                "I8: partition {partition} is out of order"
+            );
             for offset in dead.get(&partition.0).into_iter().flatten() {
                 twice += usize::from(!seen.insert(*offset));
             }
             let expected: BTreeSet<i64> = (range.from.0..range.to.0).collect();
-            assert_eq!(seen, expected, "I5: partition {partition} is not answered for");
+            assert_eq!(
+                seen, expected,
+                "I5: partition {partition} is not answered for"
+            );
             all += expected.len();
         }
         assert_eq!(all, count);
@@ -233,7 +303,9 @@ fn fs_09_a_second_worker_takes_its_share_and_nothing_is_lost() {
     world.wait_committed(1_000);
     assert_eq!(first.owned().len(), 4);
     let second = world.worker();
-    wait_for("each has two partitions", || first.owned().len() == 2 && second.owned().len() == 2);
+    wait_for("each has two partitions", || {
+        first.owned().len() == 2 && second.owned().len() == 2
+    });
     assert!(first.owned().is_disjoint(&second.owned()));
     world.produce(1_000..2_000);
     world.wait_committed(2_000);
@@ -255,7 +327,9 @@ fn produce_errors_that_pass_lose_nothing() {
         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT,
     ];
-    world.controls().request_errors(RDKafkaApiKey::Produce, &passing);
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::Produce, &passing);
     let worker = world.worker();
     world.wait_committed(500);
     worker.stop().unwrap();
@@ -267,11 +341,15 @@ fn a_produce_error_that_stays_stops_the_worker_and_commits_nothing_past_it() {
     let world = World::new(1, 1);
     world.produce(0..50);
     let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 20];
-    world.controls().request_errors(RDKafkaApiKey::Produce, &refused);
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::Produce, &refused);
     let mut worker = world.worker();
     let ended = worker.thread.take().unwrap().join().unwrap();
     assert!(matches!(ended, Err(WorkerError::Stopped(_))), "{ended:?}");
-    world.controls().clear_request_errors(RDKafkaApiKey::Produce);
+    world
+        .controls()
+        .clear_request_errors(RDKafkaApiKey::Produce);
     let again = world.worker();
     world.wait_committed(50);
     again.stop().unwrap();
@@ -283,7 +361,9 @@ fn failed_commits_are_repeated() {
     let world = World::new(1, 2);
     world.produce(0..200);
     let errors = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT; 3];
-    world.controls().request_errors(RDKafkaApiKey::OffsetCommit, &errors);
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::OffsetCommit, &errors);
     let worker = world.worker();
     world.wait_committed(200);
     worker.stop().unwrap();
@@ -297,7 +377,10 @@ fn fs_05_fs_40_a_slow_broker_bounds_what_is_in_flight_and_the_member_stays() {
     let worker = world.worker_with(|_, pipeline| pipeline.limits.in_flight_max = 100);
     wait_for("the partitions are assigned", || worker.owned().len() == 2);
     // Longer than a stall lasts before it pauses.
-    world.controls().broker_round_trip_time(1, Duration::from_millis(1_500)).unwrap();
+    world
+        .controls()
+        .broker_round_trip_time(1, Duration::from_millis(1_500))
+        .unwrap();
     let begun = Clock::mono();
     let mut paused = false;
     while Clock::mono().since(begun) < Duration::from_secs(5) {
@@ -306,7 +389,10 @@ fn fs_05_fs_40_a_slow_broker_bounds_what_is_in_flight_and_the_member_stays() {
         paused |= seen.paused.iter().any(|(_, count)| *count > 0);
         std::thread::park_timeout(Duration::from_millis(20));
     }
-    world.controls().broker_round_trip_time(1, Duration::ZERO).unwrap();
+    world
+        .controls()
+        .broker_round_trip_time(1, Duration::ZERO)
+        .unwrap();
     assert_eq!(worker.owned().len(), 2, "I9: the member stays");
     world.wait_committed(3_000);
     assert!(worker.window.seen().counters.released == 0 || paused);
@@ -322,11 +408,16 @@ fn fs_61_a_position_out_of_range_stops_the_worker_with_its_place() {
     world.wait_committed(100);
     worker.stop().unwrap();
     let error = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE; 3];
-    world.controls().request_errors(RDKafkaApiKey::Fetch, &error);
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::Fetch, &error);
     let mut worker = world.worker();
     let ended = worker.thread.take().unwrap().join().unwrap();
     let text = ended.unwrap_err().to_string();
-    assert!(text.contains("partition 0") && text.contains("on_out_of_range"), "{text}");
+    assert!(
+        text.contains("partition 0") && text.contains("on_out_of_range"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -334,7 +425,9 @@ fn fs_61_out_of_range_goes_on_where_it_is_told_to_and_is_counted() {
     let world = World::new(1, 1);
     world.produce(0..100);
     let error = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE];
-    world.controls().request_errors(RDKafkaApiKey::Fetch, &error);
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::Fetch, &error);
     let worker = world.worker_with(|worker, _| worker.on_out_of_range = Some(StartAt::Earliest));
     world.wait_committed(100);
     wait_for("it is counted", || worker.window.seen().out_of_range == 1);
@@ -361,8 +454,12 @@ fn start_latest_reads_what_comes_after_and_new_partitions_from_their_start() {
         worker.start = StartAt::Latest;
         worker.partitions_at_start = 1;
     });
-    wait_for("partition 1 is read from its start", || worker.window.seen().counters.consumed == 50);
+    wait_for("partition 1 is read from its start", || {
+        worker.window.seen().counters.consumed == 50
+    });
     world.produce(100..200);
-    wait_for("then both", || worker.window.seen().counters.consumed == 150);
+    wait_for("then both", || {
+        worker.window.seen().counters.consumed == 150
+    });
     worker.stop().unwrap();
 }

@@ -1,0 +1,108 @@
+//! Seeded worlds that several benchmarks share.
+
+use std::sync::Arc;
+
+use ringfence::geometry::{Area, Position, RawShape, ShapeRules};
+use ringfence::index::{BuildRules, EngineKind, Index};
+use ringfence::partition::RecordPosition;
+use ringfence::time::EventTime;
+use ringfence::zone::{StagedChange, Zone, ZoneChange, ZoneId};
+
+/// Forgets no history.
+pub const RULES: BuildRules = BuildRules {
+    history_bytes_max: usize::MAX,
+};
+
+/// A small generator (xorshift64*); a benchmark must see the same world in every run.
+pub struct Seeded(u64);
+
+impl Seeded {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.max(1))
+    }
+
+    /// A number from 0 to 1, exclusive.
+    pub fn unit(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// The outer ring of zone `number` of a tessellation of `side` × `side` wavy cells over one degree, closed. Neighbours share
+/// their borders, so every position lies in one cell; `per_edge` points a side make 4 × `per_edge` vertices.
+pub fn cell(side: usize, number: usize, per_edge: usize) -> Vec<Position> {
+    let step = 1.0 / side as f64;
+    let (column, row) = ((number % side) as f64, (number / side) as f64);
+    let wave = |along: f64| (along * 40.0 * std::f64::consts::PI).sin() * step * 0.1;
+    let mut ring = Vec::with_capacity(4 * per_edge + 1);
+    let corner = |c: f64, r: f64| (c * step, r * step);
+    let sides = [
+        (corner(column, row), corner(column + 1.0, row)),
+        (corner(column + 1.0, row), corner(column + 1.0, row + 1.0)),
+        (corner(column + 1.0, row + 1.0), corner(column, row + 1.0)),
+        (corner(column, row + 1.0), corner(column, row)),
+    ];
+    for ((x0, y0), (x1, y1)) in sides {
+        for point in 0..per_edge {
+            let part = point as f64 / per_edge as f64;
+            let (x, y) = (x0 + (x1 - x0) * part, y0 + (y1 - y0) * part);
+            // The wave is zero at the corners, and a function of the place alone, so both neighbours draw the same line.
+            let bump = (part * std::f64::consts::PI).sin() * wave(x + y);
+            ring.push(if y0 == y1 {
+                Position {
+                    lon: x,
+                    lat: y + bump,
+                }
+            } else {
+                Position {
+                    lon: x + bump,
+                    lat: y,
+                }
+            });
+        }
+    }
+    ring.push(ring[0]);
+    ring
+}
+
+/// The change that puts zone `number` where `ring` is.
+pub fn upsert(number: usize, ring: Vec<Position>, offset: i64) -> StagedChange {
+    let id = format!("zone-{number:07}");
+    let area = Area::new(
+        RawShape::MultiPolygon(vec![vec![ring]]),
+        &ShapeRules::default(),
+    )
+    .expect("a cell is valid");
+    StagedChange {
+        zone_id: ZoneId::new(&id),
+        change: ZoneChange::Upsert(Arc::new(Zone {
+            id: ZoneId::new(&id),
+            id_json: format!("\"{id}\"").into(),
+            area,
+            properties_json: None,
+            version: None,
+        })),
+        position: RecordPosition::new(0, offset),
+        commit_time: EventTime::clamped(offset),
+        valid_from: EventTime::clamped(offset),
+        expires_at: None,
+        bytes: 1_000,
+    }
+}
+
+/// A tessellation of `side` × `side` cells.
+pub fn tessellation(side: usize, per_edge: usize) -> Vec<StagedChange> {
+    (0..side * side)
+        .map(|number| upsert(number, cell(side, number, per_edge), number as i64))
+        .collect()
+}
+
+/// The index of these zones.
+pub fn index(changes: &[StagedChange]) -> Index {
+    Index::empty(EngineKind::Rtree)
+        .promote(changes, EventTime::clamped(0), &RULES)
+        .expect("it builds")
+        .index
+}
