@@ -3,12 +3,14 @@
 //! something found, 2 wrong usage, 78 wrong configuration, 130 and 143 forced by a second signal.
 //! Reports go to stdout, logs and progress to stderr.
 
+pub mod check;
 pub mod completions;
 pub mod config_show;
 mod interrupt;
 pub mod matching;
 pub mod simulate;
 pub mod verify;
+pub mod topics;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -94,6 +96,10 @@ enum Command {
     Verify(verify::Args),
     /// Enrich telemetry from stdin without Kafka.
     Match(matching::Args),
+    /// Check the configuration and the cluster; every problem at once, each with its mend.
+    Check(check::Args),
+    /// Create the topics.
+    Topics(topics::Args),
     /// Show or describe the configuration.
     Config(config_show::Args),
     /// Print a completion script for a shell.
@@ -239,6 +245,8 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome, Failure> {
         Command::Simulate(args) => simulate::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Match(args) => matching::run(&args, context),
+        Command::Check(args) => check::run(&args, context),
+        Command::Topics(args) => topics::run(&args, context),
         Command::Config(args) => config_show::run(&args, context),
         Command::Completions(args) => completions::run(&args, context),
     }
