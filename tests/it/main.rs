@@ -16,3 +16,4 @@ mod pipeline_faults;
 mod support;
 mod witness;
 mod zone_files;
+mod configuration;
