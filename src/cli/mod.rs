@@ -9,8 +9,8 @@ pub mod config_show;
 mod interrupt;
 pub mod matching;
 pub mod simulate;
-pub mod verify;
 pub mod topics;
+pub mod verify;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
