@@ -792,3 +792,45 @@ fn headers_can_be_switched_off() {
         .collect();
     assert_eq!(names, ["traceparent"]);
 }
+
+#[test]
+fn i7_a_release_stops_at_the_bounds_in_flight_and_goes_on_after_acks() {
+    let bounds = [
+        Limits {
+            in_flight_max: 3,
+            ..Limits::default()
+        },
+        // Smaller than one record: one at a time is admitted all the same.
+        Limits {
+            in_flight_max_bytes: 10,
+            ..Limits::default()
+        },
+    ];
+    for (limits, at_once) in bounds.into_iter().zip([3, 1]) {
+        let mut worker = Worker::new(
+            PipelineConfig { limits, ..config() },
+            zones(),
+            WALL,
+            &[0, 1],
+        );
+        for partition in [0, 1].into_iter().cycle().take(12) {
+            worker.read(partition, &waiting());
+        }
+        worker.zones.view.as_of = t(AS_OF + 1);
+        let mut turns = 0;
+        while worker.engine.held_count() > 0 {
+            worker.turn();
+            assert_eq!(worker.engine.in_flight_count(), at_once, "{limits:?}");
+            worker.turn();
+            assert_eq!(
+                worker.engine.in_flight_count(),
+                at_once,
+                "nothing more without acks"
+            );
+            worker.ack_all();
+            turns += 1;
+        }
+        assert_eq!(turns, 12 / at_once);
+        assert_eq!((worker.commit(0), worker.commit(1)), (Some(6), Some(6)));
+    }
+}
