@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod partition;
 pub mod pipeline;
 pub mod rejection;
+pub mod run;
 pub mod shutdown;
 pub mod simulate;
 pub mod telemetry;

@@ -11,6 +11,7 @@ pub mod matching;
 pub mod simulate;
 pub mod topics;
 pub mod verify;
+pub mod run;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -94,6 +95,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Recompute every answer from the topics, independently.
     Verify(verify::Args),
+    /// Run the daemon.
+    Run(run::Args),
     /// Enrich telemetry from stdin without Kafka.
     Match(matching::Args),
     /// Check the configuration and the cluster; every problem at once, each with its mend.
@@ -244,6 +247,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome, Failure> {
     match command {
         Command::Simulate(args) => simulate::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
+        Command::Run(args) => run::run(&args, context),
         Command::Match(args) => matching::run(&args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Topics(args) => topics::run(&args, context),
@@ -296,8 +300,8 @@ fn start_log(global: &Global, command: &Command) {
     }
 }
 
-const fn is_daemon(_command: &Command) -> bool {
-    false
+const fn is_daemon(command: &Command) -> bool {
+    matches!(command, Command::Run(_))
 }
 
 /// Reads a duration as it is typed: `250ms`, `2s`, `5m`, `3h`, `7d`.

@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod reader;
 pub mod worker;
 pub mod writer;
+pub mod zones;
 
 use std::fmt;
 
@@ -21,6 +22,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::telemetry::RecordTimestamp;
 use crate::time::EventTime;
+
+/// The version of librdkafka, as number and text.
+#[must_use]
+pub fn version() -> (i32, String) {
+    rdkafka::util::get_rdkafka_version()
+}
 
 /// What went wrong between us and the cluster.
 #[derive(Clone, Debug)]

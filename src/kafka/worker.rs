@@ -83,6 +83,18 @@ pub enum WorkerError {
     },
 }
 
+impl WorkerError {
+    /// Whether a worker made anew may do better: its client has failed, or the cluster did not answer.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Edge(EdgeError::Cluster { source: KafkaError::MessageConsumptionFatal(_), .. }) => true,
+            Self::Edge(error) => error.is_retryable(),
+            Self::Stopped(_) | Self::OutOfRange { .. } => false,
+        }
+    }
+}
+
 impl std::fmt::Display for WorkerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,0 +1,115 @@
+//! Reads the zones topic: partitions assigned by hand, from the start, `read_committed`, never committing (DESIGN 2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset as RawOffset, TopicPartitionList};
+
+use super::client::{Logged, PlainConsumer, Settings, create};
+use super::ffi::SharedQueue;
+use super::{EdgeError, is_transient};
+use crate::partition::{Offset, PartitionId};
+use crate::telemetry::RecordRef;
+
+const BATCH: usize = 500;
+
+/// What is met in the log.
+#[derive(Clone, Debug)]
+pub enum ZoneEvent<'a> {
+    /// A record.
+    Record(RecordRef<'a>),
+    /// The end of a partition, once per end. It may stand above what the records say: markers and holes.
+    End {
+        /// Which.
+        partition: PartitionId,
+        /// The offset of the end.
+        next_offset: Offset,
+    },
+    /// The position is no longer in the log.
+    OutOfRange(PartitionId),
+}
+
+/// The consumer of the zones topic.
+pub struct ZoneConsumer {
+    queue: SharedQueue<Logged>,
+    topic: String,
+}
+
+impl ZoneConsumer {
+    /// A consumer that reads nothing yet.
+    ///
+    /// # Errors
+    /// [`EdgeError::Settings`].
+    pub fn new(settings: &Settings, topic: &str) -> Result<Self, EdgeError> {
+        let consumer: PlainConsumer = create(&settings.zones_consumer(), Logged::default())?;
+        Ok(Self { queue: SharedQueue::new(Arc::new(consumer), BATCH), topic: topic.to_owned() })
+    }
+
+    /// Reads these partitions from their beginning; what was read before is dropped, also what is under way.
+    ///
+    /// # Errors
+    /// What the client says against it.
+    pub fn read_from_start(&self, partitions: &[PartitionId]) -> Result<(), EdgeError> {
+        let doing = || format!("read topic `{}`", self.topic);
+        let consumer = self.queue.consumer();
+        consumer.unassign().map_err(EdgeError::cluster(doing()))?;
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            self.queue.forward(&self.topic, *partition);
+            list.add_partition_offset(&self.topic, partition.0, RawOffset::Beginning)
+                .map_err(EdgeError::cluster(doing()))?;
+        }
+        consumer.assign(&list).map_err(EdgeError::cluster(doing()))
+    }
+
+    /// Serves the client's own events; to be called in every turn, also while nothing is taken (I9).
+    ///
+    /// # Errors
+    /// What no waiting mends.
+    pub fn serve(&self) -> Result<(), EdgeError> {
+        match self.queue.consumer().poll(Duration::ZERO) {
+            Some(Err(error)) if !error.rdkafka_error_code().is_some_and(is_transient) => {
+                Err(EdgeError::cluster(format!("read topic `{}`", self.topic))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands what is at hand to `each`, waiting at most `timeout` for the first.
+    ///
+    /// # Errors
+    /// What no waiting mends.
+    pub fn take(&mut self, timeout: Duration, mut each: impl FnMut(ZoneEvent<'_>)) -> Result<(), EdgeError> {
+        let batch = self.queue.take(BATCH, timeout);
+        let mut headers = Vec::new();
+        for message in batch.messages() {
+            let (partition, offset) = (message.partition(), message.offset());
+            match message.error() {
+                None => {
+                    headers.clear();
+                    message.headers(&mut headers);
+                    each(ZoneEvent::Record(RecordRef {
+                        partition,
+                        offset,
+                        timestamp: message.timestamp(),
+                        key: message.key(),
+                        value: message.value(),
+                        headers: &headers,
+                    }));
+                }
+                Some(RDKafkaErrorCode::PartitionEOF) => each(ZoneEvent::End { partition, next_offset: offset }),
+                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                    each(ZoneEvent::OutOfRange(partition));
+                }
+                Some(code) if is_transient(code) => {}
+                Some(code) => {
+                    let doing = format!("read partition {partition} of topic `{}`", self.topic);
+                    return Err(EdgeError::cluster(doing)(KafkaError::MessageConsumption(code)));
+                }
+            }
+        }
+        Ok(())
+    }
+}

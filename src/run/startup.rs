@@ -1,0 +1,278 @@
+//! What the cluster must say before anything starts: topics, their types and limits. What cannot be right is refused
+//! here; what may come right by itself is waited for, not ready and with the reason.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::RunError;
+use super::report::Report;
+use super::zone_side::ZoneSideSettings;
+use crate::config::{self, Config};
+use crate::gate::{GateConfig, ZonesTopic};
+use crate::index::EngineKind;
+use crate::kafka::EdgeError;
+use crate::kafka::admin::{Admin, TopicProperty};
+use crate::kafka::client::Settings;
+use crate::kafka::worker::{StartAt, WorkerSettings};
+use crate::pipeline::{AtRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, Partitioning, PipelineConfig};
+use crate::shutdown::Shutdown;
+
+/// How long one question may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long to wait before asking again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The largest record of a topic where the broker does not tell: Kafka's own default.
+const MAX_MESSAGE_BYTES: usize = 1_048_588;
+/// Kafka's own default of `delete.retention.ms`.
+const DELETE_RETENTION: Duration = Duration::from_secs(86_400);
+
+type Properties = Option<BTreeMap<String, TopicProperty>>;
+
+/// What the cluster says of the zones topic.
+pub(super) struct ZonesFacts(ZonesTopic);
+
+/// What a worker is told.
+pub(super) struct WorkersPlan {
+    pub(super) worker: WorkerSettings,
+    pub(super) pipeline: PipelineConfig,
+}
+
+/// Asks until there is an answer, or the process is to end (`None`).
+fn ask<T>(
+    shutdown: &Shutdown,
+    report: &Report,
+    mut question: impl FnMut() -> Result<T, EdgeError>,
+) -> Result<Option<T>, RunError> {
+    loop {
+        match question() {
+            Ok(answer) => {
+                report.waits_for(String::new());
+                return Ok(Some(answer));
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(%error, "waiting");
+                report.waits_for(error.to_string());
+            }
+            Err(error) => return Err(RunError::new(error)),
+        }
+        let mut waited = Duration::ZERO;
+        while waited < AGAIN_AFTER {
+            if shutdown.is_requested() {
+                return Ok(None);
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+            waited += Duration::from_millis(50);
+        }
+    }
+}
+
+fn admin(kafka: &Settings) -> Result<Admin, RunError> {
+    Admin::new(kafka, ANSWER_WITHIN).map_err(RunError::new)
+}
+
+/// The properties; `None` also where a cluster leaves the question unanswered that it does not know (librdkafka's
+/// mock): it has answered others by now.
+fn properties(admin: &Admin, topic: &str) -> Result<Properties, EdgeError> {
+    match admin.properties(topic) {
+        Err(error) if error.is_retryable() => {
+            tracing::warn!(%error, topic, "the topic's configuration cannot be read");
+            Ok(None)
+        }
+        answer => answer,
+    }
+}
+
+fn millis(properties: &Properties, name: &str) -> Option<Duration> {
+    let value = properties.as_ref()?.get(name)?.value.as_ref()?;
+    // Kafka says -1 or a huge number for "for ever".
+    let millis: i64 = value.parse().ok()?;
+    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX / 4)))
+}
+
+/// Finds the zones topic, and refuses what cannot give right answers.
+pub(super) fn zones_facts(
+    config: &Config,
+    kafka: &Settings,
+    shutdown: &Shutdown,
+    report: &Report,
+) -> Result<Option<ZonesFacts>, RunError> {
+    let admin = admin(kafka)?;
+    let topic = &config.zones.topic;
+    // The cluster must answer before a topic can be missed.
+    let Some(_) = ask(shutdown, report, || admin.broker_count())? else { return Ok(None) };
+    missing_topics(config, &admin)?;
+    let Some(found) = ask(shutdown, report, || admin.existing(topic))? else { return Ok(None) };
+    let properties = properties(&admin, topic).map_err(RunError::new)?;
+    let text = |name: &str| properties.as_ref().and_then(|all| all.get(name)).and_then(|one| one.value.as_deref());
+    if text("message.timestamp.type").is_some_and(|kind| kind != "LogAppendTime")
+        && config.gate.create_time_margin.is_none()
+    {
+        return Err(RunError::new(format!(
+            "topic `{topic}` has `message.timestamp.type` = CreateTime: set it to LogAppendTime, or set \
+             `gate.create_time_margin_ms` to how far off its producers' clocks may be"
+        )));
+    }
+    let is_compacted = text("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+    let lag = millis(&properties, "min.compaction.lag.ms").unwrap_or_default();
+    if is_compacted && lag < config.gate.max_schedule && !config.gate.allow_short_lag {
+        return Err(RunError::new(format!(
+            "topic `{topic}` is compacted with `min.compaction.lag.ms` = {} below `gate.max_schedule_ms` = {}: a \
+             scheduled change could vanish before it acts; raise the lag, or set `gate.allow_short_lag`",
+            lag.as_millis(),
+            config.gate.max_schedule.as_millis()
+        )));
+    }
+    Ok(Some(ZonesFacts(ZonesTopic {
+        partitions: found.ids(),
+        compaction_lag: is_compacted.then_some(lag),
+        delete_retention: millis(&properties, "delete.retention.ms").unwrap_or(DELETE_RETENTION),
+    })))
+}
+
+/// Names every topic that must be there and is not. The telemetry topic may come later (FS-65).
+fn missing_topics(config: &Config, admin: &Admin) -> Result<(), RunError> {
+    let mut missing = Vec::new();
+    let needed =
+        [Some(&config.zones.topic), Some(&config.enriched.topic), config.dead_letter.topic.as_ref()];
+    for topic in needed.into_iter().flatten() {
+        if matches!(admin.topic(topic), Ok(None)) {
+            missing.push(format!("`{topic}`"));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(RunError::new(format!(
+        "these topics do not exist: {}; `ringfence topics create` makes them",
+        missing.join(", ")
+    )))
+}
+
+/// What the zones side is told.
+pub(super) fn zone_side(config: &Config, facts: ZonesFacts) -> ZoneSideSettings {
+    let gate = &config.gate;
+    let margin = gate.create_time_margin.unwrap_or(gate.settle_margin);
+    let is_event = gate.match_mode == config::MatchMode::Event;
+    ZoneSideSettings {
+        topic: config.zones.topic.clone(),
+        dead_letter_topic: config.dead_letter.topic.clone(),
+        rules: config.zone_rules(),
+        gate: GateConfig {
+            settle_margin: margin,
+            settle_margin_max: gate.settle_margin_max.max(margin),
+            max_schedule: gate.max_schedule,
+            history_bytes_max: gate.history_bytes,
+            floor: gate.floor,
+            staging_max: gate.staging_max,
+            staging_bytes_max: gate.staging_max_bytes,
+            live_snapshots_max: config.index.max_live_snapshots,
+            engine: EngineKind::from_name(config.index.engine.as_str()).unwrap_or_default(),
+            allow_empty: config.zones.allow_empty,
+        },
+        zones_topic: facts.0,
+        proof_interval: gate.proof_interval,
+        create_time_allowed: gate.create_time_margin.is_some(),
+        match_bounds: [
+            ("match_from", gate.match_from.filter(|_| is_event)),
+            ("match_until", gate.match_until.filter(|_| is_event)),
+        ],
+    }
+}
+
+/// What the workers are told, once the telemetry topic is there.
+pub(super) fn workers_plan(
+    config: &Config,
+    kafka: &Settings,
+    shutdown: &Shutdown,
+    report: &Report,
+) -> Result<Option<WorkersPlan>, RunError> {
+    let admin = admin(kafka)?;
+    let Some(telemetry) = ask(shutdown, report, || admin.existing(&config.telemetry.topic))? else { return Ok(None) };
+    let Some(enriched) = ask(shutdown, report, || admin.existing(&config.enriched.topic))? else { return Ok(None) };
+    report.knows_topics(telemetry.partitions.len());
+    let count = |found: usize| u32::try_from(found).unwrap_or(u32::MAX);
+    let source_count = count(telemetry.partitions.len());
+    let enriched_count = NonZeroU32::new(count(enriched.partitions.len())).expect("a topic has partitions");
+    let partitioning = match config.enriched.partition {
+        config::OutputPartition::Auto => Partitioning::decide(source_count, enriched_count),
+        config::OutputPartition::Key => Partitioning::Key(enriched_count),
+        config::OutputPartition::Same if source_count > enriched_count.get() => {
+            return Err(RunError::new(format!(
+                "`enriched.partition` = \"same\", but topic `{}` has {enriched_count} partitions and `{}` \
+                 {source_count}",
+                config.enriched.topic, config.telemetry.topic
+            )));
+        }
+        config::OutputPartition::Same => Partitioning::Same,
+    };
+    let mut pipeline = PipelineConfig::new(
+        config.fields().map_err(|_| RunError::new("the telemetry fields are wrong"))?,
+        &config.telemetry.topic,
+    );
+    pipeline.at = at_rules(config);
+    pipeline.on_invalid = match config.telemetry.on_invalid {
+        config::OnInvalidEvent::DeadLetter => OnInvalid::DeadLetter,
+        config::OnInvalidEvent::Forward => OnInvalid::Forward,
+        config::OnInvalidEvent::Drop => OnInvalid::Drop,
+    };
+    pipeline.headers = config.enriched.headers;
+    pipeline.partitioning = partitioning;
+    pipeline.enriched_max_bytes = max_message_bytes(&admin, &config.enriched.topic)?;
+    pipeline.dead_letter_max_bytes = match &config.dead_letter.topic {
+        Some(topic) => Some(max_message_bytes(&admin, topic)?),
+        None => None,
+    };
+    pipeline.limits = Limits {
+        hold_max: config.delivery.hold_max,
+        hold_max_bytes: config.delivery.hold_max_bytes,
+        in_flight_max: config.delivery.in_flight_max,
+        in_flight_max_bytes: config.delivery.in_flight_max_bytes,
+    };
+    let end = |end| match end {
+        config::LogEnd::Earliest => StartAt::Earliest,
+        config::LogEnd::Latest => StartAt::Latest,
+    };
+    let worker = WorkerSettings {
+        telemetry_topic: config.telemetry.topic.clone(),
+        enriched_topic: config.enriched.topic.clone(),
+        dead_letter_topic: config.dead_letter.topic.clone(),
+        start: end(config.telemetry.start),
+        partitions_at_start: i32::try_from(telemetry.partitions.len()).unwrap_or(i32::MAX),
+        on_out_of_range: match config.telemetry.on_out_of_range {
+            config::OnOutOfRange::Stop => None,
+            config::OnOutOfRange::Earliest => Some(StartAt::Earliest),
+            config::OnOutOfRange::Latest => Some(StartAt::Latest),
+        },
+        commit_interval: config.delivery.commit_interval,
+        drain_timeout: config.shutdown.drain_timeout,
+    };
+    Ok(Some(WorkersPlan { worker, pipeline }))
+}
+
+fn at_rules(config: &Config) -> AtRules {
+    let gate = &config.gate;
+    AtRules {
+        mode: match gate.match_mode {
+            config::MatchMode::Event => MatchMode::Event { from: gate.match_from, until: gate.match_until },
+            config::MatchMode::Latest => MatchMode::Latest,
+        },
+        // Every event waits for the margin itself, a wide one included; the rest is what a stall may take.
+        max_wait: gate.max_wait + gate.create_time_margin.unwrap_or_default(),
+        max_ahead: gate.max_ahead,
+        on_stall: match gate.on_stall {
+            config::OnStall::Unsettled => OnStall::Unsettled,
+            config::OnStall::Wait => OnStall::Wait,
+        },
+        on_late: match gate.on_late {
+            config::OnLate::Floor => OnLate::Floor,
+            config::OnLate::DeadLetter => OnLate::DeadLetter,
+        },
+    }
+}
+
+fn max_message_bytes(admin: &Admin, topic: &str) -> Result<usize, RunError> {
+    let properties = properties(admin, topic).map_err(RunError::new)?;
+    let value = properties.as_ref().and_then(|all| all.get("max.message.bytes")).and_then(|one| one.value.as_ref());
+    Ok(value.and_then(|value| value.parse().ok()).unwrap_or(MAX_MESSAGE_BYTES))
+}

@@ -1,0 +1,456 @@
+//! The thread of the zones side: it reads, asks for ends, turns the gate and carries out what the gate wants.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use super::promoter::Promoter;
+use crate::clock::{Clock, GuardedTime};
+use crate::codec::headers::DeadLetterHeaders;
+use crate::codec::zone_change::{self, ZoneRules};
+use crate::enriched::output_timestamp;
+use crate::gate::clock_guard::ClockGuard;
+use crate::gate::{
+    EndAnswer, Epoch, Gate, GateConfig, GateEffect, GateInput, GateStatus, MaxTimestamp, ProofRound, Snapshot,
+    SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
+};
+use crate::kafka::EdgeError;
+use crate::kafka::client::{Logged, PlainConsumer, Settings, create};
+use crate::kafka::ends::{EndAsker, EndEvent, EndRound, LargestStamp};
+use crate::kafka::writer::{Outgoing, TopicWriter};
+use crate::kafka::zones::{ZoneConsumer, ZoneEvent};
+use crate::metrics;
+use crate::partition::RecordPosition;
+use crate::rejection::Rejection;
+use crate::shutdown::Shutdown;
+use crate::telemetry::{RecordRef, RecordTimestamp};
+use crate::time::{EventTime, MonoTime, Now};
+
+/// How long a turn waits for records.
+const TURN: Duration = Duration::from_millis(5);
+/// How often the status is published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// So many changes are followed from commit time to visibility at once.
+const FOLLOWED_MAX: usize = 10_000;
+
+/// Why the zones side ended.
+#[derive(Debug)]
+pub(super) enum ZoneError {
+    /// The gate cannot go on.
+    Stopped(StopReason),
+    /// The client or the cluster failed for good.
+    Edge(EdgeError),
+    /// The topic carries producers' stamps, and nothing says how far off they may be.
+    CreateTime,
+    /// `gate.match_from` or `match_until` lies above what the zones topic has settled.
+    MatchAhead { key: &'static str, at: EventTime, as_of: EventTime },
+}
+
+impl std::fmt::Display for ZoneError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stopped(reason) => reason.fmt(f),
+            Self::Edge(error) => error.fmt(f),
+            Self::CreateTime => f.write_str(
+                "the zones topic carries CreateTime stamps: set its `message.timestamp.type` to LogAppendTime, or \
+                 `gate.create_time_margin_ms` to how far off its producers' clocks may be",
+            ),
+            Self::MatchAhead { key, at, as_of } => {
+                write!(f, "`gate.{key}` ({at}) is later than what is known of the zones ({as_of})")
+            }
+        }
+    }
+}
+
+impl From<EdgeError> for ZoneError {
+    fn from(error: EdgeError) -> Self {
+        Self::Edge(error)
+    }
+}
+
+/// What the zones side is told.
+pub(super) struct ZoneSideSettings {
+    pub(super) topic: String,
+    pub(super) dead_letter_topic: Option<String>,
+    pub(super) rules: ZoneRules,
+    pub(super) gate: GateConfig,
+    pub(super) zones_topic: ZonesTopic,
+    pub(super) proof_interval: Duration,
+    /// Whether CreateTime stamps are provided for (`gate.create_time_margin_ms`).
+    pub(super) create_time_allowed: bool,
+    pub(super) match_bounds: [(&'static str, Option<EventTime>); 2],
+}
+
+/// What others see of the zones side.
+#[derive(Debug, Default)]
+pub(super) struct ZoneWindow {
+    pub(super) cell: SnapshotCell,
+    pub(super) status: ArcSwapOption<GateStatus>,
+    pub(super) live_snapshots: AtomicU64,
+    beat_micros: AtomicU64,
+}
+
+impl ZoneWindow {
+    pub(super) fn beat(&self) -> MonoTime {
+        MonoTime::from_micros(self.beat_micros.load(Ordering::Relaxed))
+    }
+}
+
+/// The zones side.
+pub(super) struct ZoneSide {
+    settings: ZoneSideSettings,
+    consumer: ZoneConsumer,
+    asker: EndAsker<Logged>,
+    gate: Gate,
+    guard: ClockGuard,
+    time: Arc<GuardedTime>,
+    window: Arc<ZoneWindow>,
+    promoter: Promoter,
+    letters: Option<Letters>,
+    paused: bool,
+    topic_id: Option<(i64, i64)>,
+    epoch: Epoch,
+    /// When the builds since the last new index began, and the commit times of their changes.
+    build_begun: Option<MonoTime>,
+    followed: Vec<EventTime>,
+    effects: Vec<GateEffect>,
+    end_events: Vec<EndEvent>,
+    published_at: MonoTime,
+    bootstrapped: bool,
+    live_told: usize,
+}
+
+impl ZoneSide {
+    pub(super) fn new(
+        kafka: &Settings,
+        settings: ZoneSideSettings,
+        time: Arc<GuardedTime>,
+        window: Arc<ZoneWindow>,
+    ) -> Result<Self, EdgeError> {
+        let consumer = ZoneConsumer::new(kafka, &settings.topic)?;
+        let client: PlainConsumer = create(&kafka.asker(), Logged::default())?;
+        let asker = EndAsker::new(Arc::new(client), &settings.topic, settings.proof_interval);
+        let letters = match &settings.dead_letter_topic {
+            Some(topic) => Some(Letters::new(kafka, topic, &settings.topic)?),
+            None => None,
+        };
+        let (mono, wall) = (Clock::mono(), Clock::wall());
+        consumer.read_from_start(&settings.zones_topic.partitions)?;
+        Ok(Self {
+            gate: Gate::new(settings.gate.clone(), settings.zones_topic.clone(), Now { mono, wall }),
+            guard: ClockGuard::new(wall, mono),
+            settings,
+            consumer,
+            asker,
+            time,
+            window,
+            promoter: Promoter::start(),
+            letters,
+            paused: false,
+            topic_id: None,
+            epoch: Epoch::default(),
+            build_begun: None,
+            followed: Vec::new(),
+            effects: Vec::new(),
+            end_events: Vec::new(),
+            published_at: MonoTime::default(),
+            bootstrapped: false,
+            live_told: 0,
+        })
+    }
+
+    /// Turns until `shutdown`; calls `bootstrapped` once the first snapshot is published (I14).
+    pub(super) fn run(mut self, shutdown: &Shutdown, bootstrapped: impl Fn()) -> Result<(), ZoneError> {
+        while !shutdown.is_requested() {
+            let was_bootstrapped = self.bootstrapped;
+            self.turn()?;
+            if self.bootstrapped && !was_bootstrapped {
+                bootstrapped();
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), ZoneError> {
+        let now = self.read_clocks();
+        self.window.beat_micros.store(now.mono.micros(), Ordering::Relaxed);
+        self.consumer.serve()?;
+        self.ask(now)?;
+        while let Ok(built) = self.promoter.results.try_recv() {
+            self.build_begun.get_or_insert(built.begun);
+            self.input(GateInput::Built(built.number, built.result), now)?;
+        }
+        let live = self.promoter.live();
+        if live != self.live_told {
+            self.live_told = live;
+            self.window.live_snapshots.store(live as u64, Ordering::Relaxed);
+            self.input(GateInput::LiveSnapshots(live), now)?;
+        }
+        if self.paused {
+            std::thread::park_timeout(TURN);
+        } else {
+            self.read()?;
+        }
+        let now = self.read_clocks();
+        self.input(GateInput::Tick, now)?;
+        if now.mono.since(self.published_at) >= PUBLISH_EVERY {
+            self.published_at = now.mono;
+            self.window.status.store(Some(Arc::new(self.gate.status())));
+            if let Some(letters) = &mut self.letters {
+                letters.take_receipts();
+            }
+        }
+        Ok(())
+    }
+
+    fn read_clocks(&mut self) -> Now {
+        let mono = Clock::mono();
+        let now = Now { mono, wall: self.guard.read(Clock::wall(), mono, self.gate.newest_stamp()) };
+        self.time.set(now);
+        now
+    }
+
+    fn ask(&mut self, now: Now) -> Result<(), ZoneError> {
+        let mut events = std::mem::take(&mut self.end_events);
+        self.asker.turn(now.mono, now.wall, &mut events);
+        for event in events.drain(..) {
+            match event {
+                EndEvent::Round(round) => self.input(GateInput::Round(proof(&round)), now)?,
+                EndEvent::Partitions(partitions) => {
+                    let partitions = partitions.into_iter().map(|(id, _)| id).collect();
+                    self.input(GateInput::Partitions(partitions), now)?;
+                }
+                EndEvent::TopicId(most, least) => {
+                    let known = *self.topic_id.get_or_insert((most, least));
+                    if known != (most, least) {
+                        self.input(GateInput::TopicRecreated, now)?;
+                    }
+                }
+                // Deleted, or a broker that does not know it yet: what comes back is judged by its id and ends.
+                EndEvent::Gone => tracing::warn!(topic = self.settings.topic, "the zones topic is not there"),
+            }
+        }
+        self.end_events = events;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), ZoneError> {
+        let now = self.time.now();
+        let (gate, effects, letters) = (&mut self.gate, &mut self.effects, &mut self.letters);
+        let settings = &self.settings;
+        let mut create_time = false;
+        let mut rest = Vec::new();
+        self.consumer.take(TURN, |event| match event {
+            ZoneEvent::Record(record) => {
+                create_time |= matches!(record.timestamp, RecordTimestamp::Create(_)) && !settings.create_time_allowed;
+                gate.handle(GateInput::Record(Box::new(zone_record(&record, &settings.rules))), now, effects);
+                // A record that is refused is at hand only now; the other effects are carried out after the batch.
+                for effect in effects.drain(..) {
+                    match effect {
+                        GateEffect::DeadLetter { position, rejection }
+                            if position.offset == record.offset && position.partition == record.partition =>
+                        {
+                            refuse(letters.as_mut(), position, Some(&record), &rejection, now);
+                        }
+                        other => rest.push(other),
+                    }
+                }
+            }
+            ZoneEvent::End { partition, next_offset } => {
+                gate.handle(GateInput::EndOfPartition { partition, next_offset }, now, effects);
+                rest.append(effects);
+            }
+            ZoneEvent::OutOfRange(partition) => {
+                gate.handle(GateInput::OutOfRange(partition), now, effects);
+                rest.append(effects);
+            }
+        })?;
+        if create_time {
+            return Err(ZoneError::CreateTime);
+        }
+        for effect in rest {
+            self.carry_out(effect, now)?;
+        }
+        Ok(())
+    }
+
+    fn input(&mut self, input: GateInput, now: Now) -> Result<(), ZoneError> {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.gate.handle(input, now, &mut effects);
+        for effect in effects.drain(..) {
+            self.carry_out(effect, now)?;
+        }
+        self.effects = effects;
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: GateEffect, now: Now) -> Result<(), ZoneError> {
+        match effect {
+            GateEffect::Build(request) => {
+                let room = FOLLOWED_MAX.saturating_sub(self.followed.len());
+                self.followed.extend(request.changes().iter().take(room).map(|change| change.commit_time));
+                self.promoter.build(request);
+            }
+            GateEffect::Publish(snapshot) => self.publish(snapshot, now)?,
+            GateEffect::PauseZones => self.paused = true,
+            GateEffect::ResumeZones => self.paused = false,
+            GateEffect::DeadLetter { position, rejection } => {
+                refuse(self.letters.as_mut(), position, None, &rejection, now);
+            }
+            GateEffect::Bootstrapped => {
+                self.bootstrapped = true;
+                let status = self.gate.status();
+                tracing::info!(zones = status.zones, rejected = status.rejected_zone_count,
+                    as_of = status.as_of.map(tracing::field::display), "zones are read, the gate is open");
+            }
+            GateEffect::StartOver(partitions) => {
+                tracing::warn!("the zones topic is read again from its start; answers are flagged `degraded` meanwhile");
+                self.followed.clear();
+                self.build_begun = None;
+                self.consumer.read_from_start(&partitions)?;
+            }
+            GateEffect::Stop(reason) => return Err(ZoneError::Stopped(reason)),
+            GateEffect::LateChange { position, lateness } => {
+                metrics::GATE_VIOLATION_LATENESS.histogram().record(lateness.as_secs_f64());
+                tracing::warn!(%position, lateness_ms = lateness.as_millis() as u64,
+                    "a zone change came later than the settle margin allows for");
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, snapshot: Arc<Snapshot>, now: Now) -> Result<(), ZoneError> {
+        if !self.bootstrapped {
+            for (key, at) in self.settings.match_bounds {
+                if let Some(at) = at
+                    && at > snapshot.as_of
+                {
+                    return Err(ZoneError::MatchAhead { key, at, as_of: snapshot.as_of });
+                }
+            }
+        }
+        if snapshot.epoch != self.epoch {
+            self.epoch = snapshot.epoch;
+            if let Some(begun) = self.build_begun.take() {
+                let took = Clock::mono().since(begun);
+                metrics::INDEX_SWAP_LATENCY.histogram().record(took.as_secs_f64() * 1e3);
+            }
+            let delay = metrics::ZONE_VISIBLE_DELAY.histogram();
+            for commit_time in self.followed.drain(..) {
+                // What the bootstrap reads was committed long before: no delay of ours.
+                if self.bootstrapped {
+                    delay.record(now.wall.since(commit_time).as_secs_f64());
+                }
+            }
+            tracing::debug!(epoch = snapshot.epoch.0, as_of = %snapshot.as_of, "promoted");
+        }
+        if let Some(replaced) = self.window.cell.publish(snapshot) {
+            self.promoter.retire(replaced);
+        }
+        Ok(())
+    }
+}
+
+fn proof(round: &EndRound) -> ProofRound {
+    let answers = round.ends.iter().map(|ends| {
+        let max_timestamp = match ends.largest {
+            LargestStamp::Unsupported => MaxTimestamp::Unsupported,
+            LargestStamp::Unanswered => MaxTimestamp::Unanswered,
+            LargestStamp::At(offset) => MaxTimestamp::At(offset),
+        };
+        (ends.partition, EndAnswer { log_start: ends.log_start, log_end: ends.log_end, max_timestamp })
+    });
+    ProofRound { asked_at: round.asked_at, answers: answers.collect() }
+}
+
+fn zone_record(record: &RecordRef<'_>, rules: &ZoneRules) -> ZoneRecord {
+    ZoneRecord {
+        position: RecordPosition { partition: record.partition, offset: record.offset },
+        timestamp: record.timestamp,
+        outcome: zone_change::decode(record.key, record.value, rules)
+            .map_err(|rejection| (zone_change::zone_of_key(record.key), rejection)),
+        bytes: record.byte_len(),
+    }
+}
+
+fn refuse(
+    letters: Option<&mut Letters>,
+    position: RecordPosition,
+    record: Option<&RecordRef<'_>>,
+    rejection: &Rejection,
+    now: Now,
+) {
+    tracing::warn!(%position, reason = rejection.reason.as_str(), detail = %rejection.detail, "zone change rejected");
+    if let Some(letters) = letters {
+        letters.write(position, record, rejection, now);
+    }
+}
+
+/// The dead letters of the zones side: once per process, outside any transaction (DESIGN 3).
+struct Letters {
+    writer: TopicWriter,
+    topic: String,
+    zones_topic: String,
+    headers: DeadLetterHeaders,
+    /// What could not be queued at once; bounded by what the gate takes in at once.
+    sent: usize,
+    failures: BTreeMap<String, u64>,
+}
+
+impl Letters {
+    const IN_FLIGHT_MAX: usize = 10_000;
+
+    fn new(kafka: &Settings, topic: &str, zones_topic: &str) -> Result<Self, EdgeError> {
+        let config = kafka.producer(Self::IN_FLIGHT_MAX, 64 << 20);
+        Ok(Self {
+            writer: TopicWriter::with_config(&config, Self::IN_FLIGHT_MAX)?,
+            topic: topic.to_owned(),
+            zones_topic: zones_topic.to_owned(),
+            headers: DeadLetterHeaders::new(),
+            sent: 0,
+            failures: BTreeMap::new(),
+        })
+    }
+
+    fn write(&mut self, position: RecordPosition, record: Option<&RecordRef<'_>>, rejection: &Rejection, now: Now) {
+        let timestamp = record.map_or(RecordTimestamp::Missing, |record| record.timestamp);
+        // The record is gone where its build failed: the error headers say where it is.
+        let truncated = record.is_none().then_some("key,value,headers");
+        self.headers.fill(rejection, &self.zones_topic, position, timestamp, truncated);
+        let headers: Vec<_> = record
+            .map_or(&[][..], |record| record.headers)
+            .iter()
+            .copied()
+            .chain(self.headers.iter().map(|(name, value)| (name, Some(value))))
+            .collect();
+        let letter = Outgoing {
+            topic: &self.topic,
+            partition: None,
+            key: record.and_then(|record| record.key),
+            value: record.and_then(|record| record.value),
+            timestamp: output_timestamp(timestamp.instant(), now.wall).map(EventTime::millis),
+            headers: &headers,
+        };
+        match self.writer.send(&letter, self.sent) {
+            Ok(true) => self.sent += 1,
+            // The rejection is in the log, the status and the gauge; the copy is what is lost.
+            Ok(false) => tracing::error!(%position, "dead letter not written: too many wait"),
+            Err(error) => tracing::error!(%position, %error, "dead letter not written"),
+        }
+    }
+
+    fn take_receipts(&mut self) {
+        for receipt in self.writer.receipts() {
+            if let Err(error) = receipt.outcome {
+                let count = self.failures.entry(error.to_string()).or_insert(0);
+                *count += 1;
+                if count.is_power_of_two() {
+                    tracing::error!(%error, count, "dead letters of zone changes were not written");
+                }
+            }
+        }
+    }
+}
