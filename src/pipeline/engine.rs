@@ -40,6 +40,8 @@ enum Task {
     },
     Forward,
     Late,
+    /// Not valid: what is wrong is found out again, as the record's bytes are all that was kept.
+    Refuse,
 }
 
 /// One record of the batch at hand that gives an output.
@@ -168,40 +170,33 @@ impl<Z: Zones> Engine<Z> {
             self.counters.repeated += 1;
             return;
         }
+        // What is released before a batch may fill what the batch was allowed: then even settled records are held.
+        let is_direct = self.slots[slot].hold.is_empty() && !self.is_in_flight_full();
         match self.config.fields.decode(record.value, record.timestamp) {
             Ok(decoded) => {
-                let event = decoded.event;
-                let decision = decide(
-                    &self.config.at,
-                    event.time,
-                    record.timestamp,
-                    now.mono,
-                    view,
-                    now,
-                );
-                match decision {
-                    Decision::Late => self.refuse(slot, record, &late(), now, sink),
-                    Decision::Match { at, flags } if self.slots[slot].hold.is_empty() => {
+                let (event, splice) = (decoded.event, decoded.splice);
+                let rules = &self.config.at;
+                match decide(rules, event.time, record.timestamp, now.mono, view, now) {
+                    Decision::Late if !self.is_in_flight_full() => {
+                        self.refuse(slot, record, &late(), now, sink);
+                    }
+                    Decision::Match { at, flags } if is_direct => {
                         self.enter(
                             slot,
                             place,
                             record.offset,
-                            Task::Enrich {
-                                splice: decoded.splice,
-                                at,
-                                flags,
-                            },
+                            Task::Enrich { splice, at, flags },
                         );
                         self.queries.push(query(&event, at));
                     }
-                    Decision::Match { .. } | Decision::Wait => {
-                        self.hold(slot, record, now, HeldTask::Match(event, decoded.splice));
+                    Decision::Late | Decision::Match { .. } | Decision::Wait => {
+                        self.hold(slot, record, now, HeldTask::Match(event, splice));
                     }
                 }
             }
             Err(rejection) => match self.config.on_invalid {
                 OnInvalid::DeadLetter => self.refuse(slot, record, &rejection, now, sink),
-                OnInvalid::Forward if self.slots[slot].hold.is_empty() => {
+                OnInvalid::Forward if is_direct => {
                     self.enter(slot, place, record.offset, Task::Forward);
                 }
                 OnInvalid::Forward => self.hold(slot, record, now, HeldTask::Forward),
@@ -212,6 +207,12 @@ impl<Z: Zones> Engine<Z> {
                 }
             },
         }
+    }
+
+    fn is_in_flight_full(&self) -> bool {
+        let limits = self.control.limits();
+        self.counters.in_flight as usize >= limits.in_flight_max
+            || self.in_flight_bytes >= limits.in_flight_max_bytes
     }
 
     fn take_in(&mut self, slot: usize, offset: Offset) -> u64 {
@@ -254,6 +255,10 @@ impl<Z: Zones> Engine<Z> {
                 StopReason::NoDeadLetterTopic(rejection.clone()),
                 source.position,
             );
+            return;
+        }
+        if self.is_in_flight_full() {
+            self.hold(slot, record, now, HeldTask::Refuse);
             return;
         }
         let sequence = self.take_in(slot, record.offset);
@@ -309,6 +314,11 @@ impl<Z: Zones> Engine<Z> {
         let (matched, flags) = match &item.task {
             Task::Late => {
                 return self.dead_letter(item.slot, item.sequence, source, &late(), now, sink);
+            }
+            Task::Refuse => {
+                let decoded = self.config.fields.decode(source.value, source.timestamp);
+                let rejection = decoded.expect_err("decoding depends on the record alone");
+                return self.dead_letter(item.slot, item.sequence, source, &rejection, now, sink);
             }
             Task::Forward => (None, Flags::NONE.with(Flag::Invalid)),
             Task::Enrich { splice, at, flags } => {
@@ -379,6 +389,7 @@ impl<Z: Zones> Engine<Z> {
                 }
                 let task = match held.task {
                     HeldTask::Forward => Task::Forward,
+                    HeldTask::Refuse => Task::Refuse,
                     HeldTask::Match(event, splice) => {
                         let rules = &self.config.at;
                         match decide(rules, event.time, held.timestamp, held.read_at, view, now) {

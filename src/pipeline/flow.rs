@@ -132,7 +132,11 @@ impl FlowControl {
     /// Why this partition is paused, if the client was told to.
     pub(crate) fn paused(&self, partition: PartitionId) -> Option<PauseCause> {
         let for_output = self.long_stall && self.in_flight_full;
-        let cause = if for_output { PauseCause::InFlight } else { PauseCause::Hold };
+        let cause = if for_output {
+            PauseCause::InFlight
+        } else {
+            PauseCause::Hold
+        };
         self.told.contains(&partition).then_some(cause)
     }
 

@@ -43,8 +43,10 @@ impl ChunkPool {
 pub(crate) enum HeldTask {
     /// An event, to be matched.
     Match(Event, Splice),
-    /// Not valid, to be forwarded as it came; held only to keep its place.
+    /// Not valid, to be forwarded as it came; held to keep its place.
     Forward,
+    /// Not valid, to be dead-lettered; held as too much output is in flight.
+    Refuse,
 }
 
 /// One held record, without its bytes.

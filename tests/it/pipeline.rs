@@ -379,7 +379,7 @@ proptest! {
                 zones.changes.push(change(partition, offset as i64, time, id, Some(&shape)));
             }
         }
-        let limits = Limits { hold_max: 12, in_flight_max: 20, ..Limits::default() };
+        let limits = Limits { hold_max: 12, in_flight_max: 6, ..Limits::default() };
         let config = PipelineConfig { limits, keep_above_bytes: 0, ..config() };
         let mut worker = Worker::new(config, zones, START, &[0]);
         let mut naive: [Naive; 3] = Default::default();
@@ -465,7 +465,7 @@ proptest! {
                 }
             }
             prop_assert!(worker.engine.held_count() <= 12, "I7");
-            prop_assert!(worker.engine.in_flight_count() <= 20, "I7");
+            prop_assert!(worker.engine.in_flight_count() <= 6, "I7");
             for (partition, state) in naive.iter().enumerate().filter(|(_, state)| state.owned) {
                 let partition = partition as i32;
                 let expected = state.committable(&acked, partition);
