@@ -157,7 +157,6 @@ impl Metric {
     ///
     /// # Panics
     /// If the labels are not those of the metric, or it is no counter: bugs.
-    #[must_use]
     pub fn counter(&self, values: &[LabelValue]) -> metrics::Counter {
         assert_eq!(self.kind, Kind::Counter, "`{}` is no counter", self.name);
         metrics::with_recorder(|recorder| recorder.register_counter(&self.key(values), &METADATA))
@@ -167,7 +166,6 @@ impl Metric {
     ///
     /// # Panics
     /// If the labels are not those of the metric, or it is no gauge: bugs.
-    #[must_use]
     pub fn gauge(&self, values: &[LabelValue]) -> metrics::Gauge {
         assert_eq!(self.kind, Kind::Gauge, "`{}` is no gauge", self.name);
         metrics::with_recorder(|recorder| recorder.register_gauge(&self.key(values), &METADATA))
@@ -177,7 +175,6 @@ impl Metric {
     ///
     /// # Panics
     /// If the metric has labels or is no histogram: bugs.
-    #[must_use]
     pub fn histogram(&self) -> metrics::Histogram {
         assert!(
             matches!(self.kind, Kind::Histogram(_)),

@@ -1,3 +1,8 @@
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each benchmark uses a part of it"
+)]
 //! Seeded worlds that several benchmarks share.
 
 use std::sync::Arc;

@@ -356,7 +356,7 @@ fn judge_pairs(config: &Config, known: &[Known], findings: &mut Vec<Finding>) {
             "`{}` has {from} partitions, `{}` has {to}",
             source.name, output.name
         );
-        let mend = format!("give both the same number, or set `enriched.partition = \"key\"`");
+        let mend = "give both the same number, or set `enriched.partition = \"key\"`".to_owned();
         match config.enriched.partition {
             OutputPartition::Same => findings.push(problem(
                 format!("{what}: `enriched.partition = \"same\"` cannot be kept"),

@@ -140,7 +140,7 @@ impl Sources {
             };
             if let DeValue::Table(inner) = value.get_ref() {
                 // A section is no reference: `[kafka]` may hold a property of any name.
-                let reference = prefix != "" && inner.len() == 1;
+                let reference = !prefix.is_empty() && inner.len() == 1;
                 match reference.then(|| self.follow(inner)).flatten() {
                     Some(Ok(text)) => {
                         written.push(Written {
@@ -155,7 +155,7 @@ impl Sources {
                     }
                     None => self.walk(inner, &name, lines, written, problems),
                 }
-            } else if prefix == "" {
+            } else if prefix.is_empty() {
                 problems.push(Problem::new(
                     origin,
                     format!("`{name}` stands outside any section"),

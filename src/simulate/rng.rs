@@ -20,11 +20,7 @@ impl Rng {
         bits ^ (bits >> 31)
     }
 
-    /// A number in [0, `below`); 0 where `below` is 0.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the high half of a 128-bit product"
-    )]
+    /// A number in [0, `below`); 0 where `below` is 0. The high half of a 128-bit product.
     pub const fn below(&mut self, below: u64) -> u64 {
         ((self.bits() as u128 * below as u128) >> 64) as u64
     }

@@ -12,13 +12,16 @@ const AHEAD_MAX: i64 = 20_000_000;
 /// A gap of the telemetry's offsets this long is no transaction marker: the topic dropped records before they were read.
 const GAP_MIN: i64 = 1_000;
 
+/// A header kept with its record: name and value.
+type StoredHeader = (Box<str>, Option<Box<[u8]>>);
+
 /// A record kept until it is judged.
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) timestamp: RecordTimestamp,
     pub(super) key: Option<Box<[u8]>>,
     pub(super) value: Option<Box<[u8]>>,
-    pub(super) headers: Vec<(Box<str>, Option<Box<[u8]>>)>,
+    pub(super) headers: Vec<StoredHeader>,
 }
 
 impl Stored {

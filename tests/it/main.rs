@@ -8,6 +8,7 @@
 mod geometry_data;
 
 mod bad_input;
+mod configuration;
 mod index_oracle;
 mod match_data;
 mod mock_cluster;
@@ -16,4 +17,3 @@ mod pipeline_faults;
 mod support;
 mod witness;
 mod zone_files;
-mod configuration;

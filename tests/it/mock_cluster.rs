@@ -301,7 +301,7 @@ fn fs_09_a_second_worker_takes_its_share_and_nothing_is_lost() {
     world.produce(0..1_000);
     let first = world.worker();
     world.wait_committed(1_000);
-    assert_eq!(first.owned().len(), 4);
+    wait_for("the first has all four", || first.owned().len() == 4);
     let second = world.worker();
     wait_for("each has two partitions", || {
         first.owned().len() == 2 && second.owned().len() == 2
