@@ -15,5 +15,6 @@ mod mock_cluster;
 mod pipeline;
 mod pipeline_faults;
 mod support;
+mod tidy;
 mod witness;
 mod zone_files;
