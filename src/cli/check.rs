@@ -1,5 +1,5 @@
 //! `check`: what must be so before `run` can do its work, asked of the configuration and of the cluster; every problem
-//! at once, each with its mend. The judgement is pure ([`judge`]); asking is done before it.
+//! at once, each with its mend. The judgement is pure (`judge`); asking is done before it.
 
 use std::collections::BTreeMap;
 

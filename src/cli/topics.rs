@@ -1,5 +1,5 @@
 //! `topics create`: makes the topics that are missing, right, and says what those that exist have otherwise. What is
-//! right stands in [`wanted`] alone; `check` judges by the same list.
+//! right stands in `wanted` alone; `check` judges by the same list.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

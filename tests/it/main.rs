@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test crate: clippy's own exception covers test functions only, not their helpers"
 )]
 
