@@ -3,6 +3,7 @@
 //!
 //! `event`: settled, matched straight from the batch. `latest`: the same with `match = "latest"`. `held`: every event
 //! waits for the next `as_of`, as live events do behind the settle margin: it is copied, and released in a later turn.
+//! `no_zones`: `event` over an empty index, so what is left is the pipeline's own cost and the codec's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,7 +197,16 @@ fn pipeline(c: &mut Criterion) {
         from: None,
         until: None,
     };
-    for (name, mode) in [("event", event), ("latest", MatchMode::Latest)] {
+    let no_zones = Snapshot {
+        index: Arc::new(Index::empty(EngineKind::Rtree)),
+        view,
+    };
+    let cases = [
+        ("event", event, &settled),
+        ("latest", MatchMode::Latest, &settled),
+        ("no_zones", event, &no_zones),
+    ];
+    for (name, mode, snapshot) in cases {
         group.bench_function(name, |bencher| {
             bencher.iter_batched_ref(
                 || Bench::new(mode),
@@ -204,7 +214,7 @@ fn pipeline(c: &mut Criterion) {
                     for batch in refs.chunks(BATCH) {
                         bench
                             .engine
-                            .ingest(batch, &settled, bench.now, &mut bench.sink);
+                            .ingest(batch, snapshot, bench.now, &mut bench.sink);
                         bench.ack();
                     }
                 },
