@@ -59,8 +59,15 @@ impl ClockGuard {
                 wall.min(newest_stamp.map_or(expected, |stamp| expected.max(stamp)))
             }
         };
+        // T is whole milliseconds: where it is elapsed time, the part of one that it does not show is kept for the next
+        // reading, or frequent readings would make it stand still.
+        let part = if t == expected {
+            mono.since(self.last_mono).as_micros() as u64 % 1_000
+        } else {
+            0
+        };
         self.last = t;
-        self.last_mono = mono;
+        self.last_mono = MonoTime::from_micros(mono.micros() - part);
         t
     }
 
@@ -123,5 +130,17 @@ mod tests {
             "believed after a minute"
         );
         assert_eq!(guard.steps(), 1);
+    }
+
+    #[test]
+    fn fs_26_parts_of_milliseconds_are_not_lost_between_readings() {
+        let start = EventTime::clamped(0);
+        let ahead = EventTime::clamped(3_600_000);
+        let mut guard = ClockGuard::new(start, MonoTime::from_micros(0));
+        let mut t = start;
+        for step in 1..=10_000 {
+            t = guard.read(ahead, MonoTime::from_micros(step * 300), None);
+        }
+        assert_eq!(t, EventTime::clamped(3_000));
     }
 }

@@ -185,9 +185,11 @@ pub struct Gate {
     config: GateConfig,
     topic: ZonesTopic,
     partitions: BTreeMap<PartitionId, PartitionWatermark>,
-    /// Partitions found after the start: their old changes are late ones.
-    added: Vec<PartitionId>,
+    /// While starting over: what was read of each partition before. Below it nothing is new; in a partition that is not
+    /// here everything is.
+    read_before: BTreeMap<PartitionId, Offset>,
     low_watermark: Option<EventTime>,
+    low_watermark_before: Option<EventTime>,
     margin: Margin,
     staging: Staging,
     promotion: Option<(u64, Promotion)>,
@@ -218,8 +220,9 @@ impl Gate {
             .collect();
         Self {
             partitions,
-            added: Vec::new(),
+            read_before: BTreeMap::new(),
             low_watermark: None,
+            low_watermark_before: None,
             margin: Margin::new(config.settle_margin, config.settle_margin_max),
             staging: Staging::new(config.staging_max, config.staging_bytes_max),
             promotion: None,
@@ -329,15 +332,16 @@ impl Gate {
         if self.is_reading_from_start() {
             self.floor.read(&change);
         }
-        let is_late_here = !self.starting_over || self.added.contains(&change.position.partition);
+        let read_before = self.read_before.get(&change.position.partition);
+        let is_new = read_before.is_none_or(|read_to| change.position.offset >= *read_to);
         if let Some(published) = &self.published
-            && is_late_here
+            && is_new
             && change.commit_time <= published.as_of
         {
             let lateness = published.as_of.since(change.commit_time);
             self.counters.violations += 1;
             self.counters.lateness_max = self.counters.lateness_max.max(lateness);
-            if !self.starting_over {
+            if !self.starting_over || read_before.is_some() {
                 // A new partition's old changes say nothing of clocks and replication.
                 self.margin.late(lateness, self.now.mono);
             }
@@ -415,7 +419,6 @@ impl Gate {
             .copied()
             .collect();
         if !added.is_empty() {
-            self.added.extend(&added);
             for partition in added {
                 self.partitions
                     .insert(partition, PartitionWatermark::new(self.now.mono));
@@ -450,10 +453,16 @@ impl Gate {
 
     fn start_over(&mut self, effects: &mut Vec<GateEffect>) {
         self.counters.starts_over += 1;
-        for state in self.partitions.values_mut() {
+        for (partition, state) in &mut self.partitions {
+            let read_to = state.staged_to();
+            if self.published.is_some() && read_to > Offset(0) {
+                let before = self.read_before.entry(*partition).or_default();
+                *before = read_to.max(*before);
+            }
             *state = PartitionWatermark::new(self.now.mono);
         }
-        self.low_watermark = None;
+        // What is read anew has no watermark yet; the one that was reached stands in the status (I1).
+        self.low_watermark_before = self.low_watermark_before.max(self.low_watermark.take());
         let was_paused = self.staging.is_paused();
         self.staging = Staging::new(self.config.staging_max, self.config.staging_bytes_max);
         self.promotion = None;
@@ -667,7 +676,7 @@ impl Gate {
                 if is_whole && complete_to >= published.as_of {
                     self.end_bootstrap(complete_to);
                     self.starting_over = false;
-                    self.added.clear();
+                    self.read_before.clear();
                     self.publish_new(complete_to, degraded, effects);
                 }
             }
@@ -677,7 +686,9 @@ impl Gate {
                 }
                 let as_of = published.as_of.max(complete_to);
                 let floor = self.floor.get().unwrap_or(published.floor);
-                if !Arc::ptr_eq(&published.index, &self.index) && self.promotion.is_none() {
+                // `complete_to` speaks of the index at hand: the published one may lack what was built last, although the
+                // next build has begun meanwhile.
+                if !Arc::ptr_eq(&published.index, &self.index) {
                     self.publish_new(as_of, degraded, effects);
                 } else if as_of > published.as_of
                     || floor > published.floor
@@ -750,7 +761,7 @@ impl Gate {
             starting_over: self.starting_over,
             degraded: published.is_some_and(|published| published.degraded),
             t: self.now.wall,
-            low_watermark: self.low_watermark,
+            low_watermark: self.low_watermark.max(self.low_watermark_before),
             as_of: published.map(|published| published.as_of),
             floor: published.map(|published| published.floor),
             settle_margin: self.margin.current(),

@@ -76,7 +76,8 @@ pub(super) struct PartitionWatermark {
     pub(super) last_answer_at: MonoTime,
     /// When it was last read to an end asked for.
     pub(super) reached_end_at: MonoTime,
-    has_read: bool,
+    /// What was read when the last answer came.
+    read_before: Offset,
 }
 
 /// The partition's log ends below what was read of it.
@@ -97,7 +98,7 @@ impl PartitionWatermark {
             last_answer: LastAnswer::None,
             last_answer_at: now,
             reached_end_at: now,
-            has_read: false,
+            read_before: Offset(0),
         }
     }
 
@@ -119,13 +120,11 @@ impl PartitionWatermark {
     }
 
     pub(super) fn read_to(&mut self, next_offset: Offset, margin: Duration, now: MonoTime) {
-        self.has_read = true;
         self.next_offset = self.next_offset.max(next_offset);
         self.settle(margin, now);
     }
 
     pub(super) fn end_reached(&mut self, next_offset: Offset, margin: Duration, now: MonoTime) {
-        self.has_read = true;
         self.end_of_partition = self.end_of_partition.max(next_offset);
         self.settle(margin, now);
     }
@@ -138,12 +137,15 @@ impl PartitionWatermark {
         margin: Duration,
         now: MonoTime,
     ) -> Result<(), LogTruncated> {
-        if self.has_read && answer.log_end < self.staged_to() {
+        // An answer is older than what was read while it was under way. What the answer before it found read was read
+        // before this one was asked for, as a broker has one round open at a time.
+        if answer.log_end < self.read_before {
             return Err(LogTruncated {
-                read_to: self.staged_to(),
+                read_to: self.read_before,
                 log_end: answer.log_end,
             });
         }
+        self.read_before = self.staged_to();
         self.last_answer_at = now;
         if !answer.is_proof() {
             self.last_answer = LastAnswer::Unanswered;
@@ -314,9 +316,16 @@ mod tests {
     #[test]
     fn fs_63_an_end_below_what_was_read_is_a_truncated_log() {
         let mut partition = fresh();
+        partition
+            .answered(t(1), &end(5), MARGIN, m())
+            .expect("not truncated");
         partition.read_to(Offset(7), MARGIN, m());
+        // Asked for before those records were read.
+        partition
+            .answered(t(2), &end(6), MARGIN, m())
+            .expect("not truncated");
         assert_eq!(
-            partition.answered(t(1), &end(6), MARGIN, m()),
+            partition.answered(t(3), &end(6), MARGIN, m()),
             Err(LogTruncated {
                 read_to: Offset(7),
                 log_end: Offset(6)

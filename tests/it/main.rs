@@ -10,6 +10,7 @@ mod geometry_data;
 
 mod bad_input;
 mod configuration;
+mod gate_faults;
 mod index_oracle;
 mod match_data;
 mod mock_cluster;

@@ -185,10 +185,15 @@ impl PartitionLog {
         }
     }
 
-    /// Compacts: of the records stamped before `before`, one goes where a later readable one has its key. Tombstones
-    /// stamped before `tombstones_before` go too. The last record of the log stays, as the active segment does.
+    /// Compacts, as Kafka does: only the log up to the first record stamped at or after `before` is looked at
+    /// (`min.compaction.lag.ms`); in it a record goes where a later one has its key. Tombstones stamped before
+    /// `tombstones_before` go too. The last record of the log stays, as the active segment does.
     pub(crate) fn compact(&mut self, before: i64, tombstones_before: i64, now: i64) {
-        let end = self.stable_end(now);
+        let young = self.entries.iter().find_map(|entry| match entry {
+            Entry::Data { record, .. } if record.stamp >= before => Some(record.offset),
+            _ => None,
+        });
+        let end = self.stable_end(now).min(young.unwrap_or(i64::MAX));
         let last_offset = self.next - 1;
         let mut latest: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
         for entry in &self.entries {
@@ -208,7 +213,7 @@ impl PartitionLog {
             else {
                 return true;
             };
-            if record.offset >= end || record.offset == last_offset || record.stamp >= before {
+            if record.offset >= end || record.offset == last_offset {
                 return true;
             }
             if transaction.is_some_and(|transaction| aborted.contains(&transaction)) {
@@ -283,7 +288,13 @@ mod tests {
             log.append(stamp, stamp, Some(key.as_bytes()), value.map(str::as_bytes));
         }
         let mut young = log.clone();
-        young.compact(2, 0, 9);
+        young.compact(3, 0, 9);
+        assert_eq!(
+            values(&young.read(0, 10, 9)).len(),
+            5,
+            "what follows is young"
+        );
+        young.compact(4, 0, 9);
         assert_eq!(
             values(&young.read(0, 10, 9)),
             ["2", "3", "-", "5"],

@@ -350,6 +350,39 @@ impl World {
         }
     }
 
+    /// The zones topic gets one more partition, and the gate hears of it.
+    pub(crate) fn add_zone_partition(&mut self) {
+        self.zones.push(PartitionLog::default());
+        self.broker_ahead.push(0);
+        self.zone_positions.push(0);
+        self.tell(GateInput::Partitions(partitions(self.zones.len())));
+    }
+
+    /// The process is gone, worker and gate, and another one starts; logs and committed offsets stay.
+    pub(crate) fn restart(&mut self) {
+        if self.worker.is_some() {
+            self.crash();
+        }
+        let mono = self.clocks().mono;
+        let now = Now {
+            mono,
+            wall: EventTime::clamped(self.now + self.wall_ahead),
+        };
+        let topic = ZonesTopic {
+            partitions: partitions(self.zones.len()),
+            compaction_lag: self.config.compaction_lag,
+            delete_retention: Duration::from_secs(7 * 86_400),
+        };
+        self.gate = Gate::new(self.config.gate.clone(), topic, now);
+        self.guard = ClockGuard::new(now.wall, now.mono);
+        self.zone_positions.fill(0);
+        self.zones_paused = false;
+        self.builds.clear();
+        self.cell = SnapshotCell::default();
+        self.retired = RetireList::default();
+        self.bootstrapped = false;
+    }
+
     /// The worker is gone with all that it knew; what it has written stays.
     pub(crate) fn crash(&mut self) {
         let worker = self.worker.take().expect("a worker was started");
