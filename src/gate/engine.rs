@@ -207,6 +207,8 @@ pub struct Gate {
     counters: GateCounters,
     stopped: bool,
     now: Now,
+    /// The latest T since the reading from the start began, with when that was.
+    latest_t: Now,
 }
 
 impl Gate {
@@ -239,6 +241,7 @@ impl Gate {
             counters: GateCounters::default(),
             stopped: false,
             now,
+            latest_t: now,
             config,
             topic,
         }
@@ -256,6 +259,9 @@ impl Gate {
             return;
         }
         self.now = now;
+        if now.wall >= self.latest_t_by_now() {
+            self.latest_t = now;
+        }
         self.margin.tick(now.mono);
         match input {
             GateInput::Record(record) => self.record(*record, effects),
@@ -453,6 +459,7 @@ impl Gate {
 
     fn start_over(&mut self, effects: &mut Vec<GateEffect>) {
         self.counters.starts_over += 1;
+        self.latest_t = self.now;
         for (partition, state) in &mut self.partitions {
             let read_to = state.staged_to();
             if self.published.is_some() && read_to > Offset(0) {
@@ -711,13 +718,19 @@ impl Gate {
         self.config.allow_empty || self.index.zones_in_force(at).next().is_some()
     }
 
+    /// The latest T, and the time that has passed since.
+    fn latest_t_by_now(&self) -> EventTime {
+        let Now { mono, wall } = self.latest_t;
+        wall.plus(self.now.mono.since(mono))
+    }
+
     fn end_bootstrap(&mut self, as_of: EventTime) {
-        self.floor.bootstrapped(
-            as_of,
-            self.now.wall,
-            self.margin.current(),
-            self.topic.compaction_lag,
-        );
+        // T may have stepped back just now. Compaction went by the brokers' clocks all the same, and a floor too high only
+        // flags an answer, where one too low promises a wrong one.
+        let t = self.latest_t_by_now().max(self.now.wall);
+        let t = self.newest_stamp.map_or(t, |stamp| t.max(stamp));
+        self.floor
+            .bootstrapped(as_of, t, self.margin.current(), self.topic.compaction_lag);
     }
 
     fn publish_new(&mut self, as_of: EventTime, degraded: bool, effects: &mut Vec<GateEffect>) {
