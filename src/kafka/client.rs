@@ -204,7 +204,7 @@ impl Settings {
         let kbytes = (in_flight_max_bytes / 512)
             .clamp(65_536, 2_097_151)
             .to_string();
-        self.finish(
+        let mut config = self.finish(
             config,
             &self.producer,
             &[
@@ -217,7 +217,10 @@ impl Settings {
                 ("queue.buffering.max.kbytes", &kbytes),
                 ("allow.auto.create.topics", "false"),
             ],
-        )
+        );
+        // A producer has no group, and librdkafka says so at each start.
+        config.remove("group.id");
+        config
     }
 
     /// A producer for tools; unlike the daemon's it gives up after a while.

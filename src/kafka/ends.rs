@@ -46,6 +46,9 @@ pub struct PartitionEnds {
     pub log_end: Offset,
     /// Its largest timestamp.
     pub largest: LargestStamp,
+    /// Up to where it had been read when the round was asked: an end below it says that the log was truncated. (What
+    /// has been read since may well lie above the answer.)
+    pub read_when_asked: Offset,
 }
 
 /// The answers of one leader to one round.
@@ -92,6 +95,8 @@ enum Kind {
 struct Round {
     asked_at: EventTime,
     asked_mono: MonoTime,
+    /// Up to where the leader's partitions had been read.
+    read: Vec<(PartitionId, Offset)>,
     /// The questions that are not answered yet, with their tags.
     open: BTreeMap<usize, Kind>,
     answers: BTreeMap<Kind, Vec<ListedOffset>>,
@@ -147,8 +152,15 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         self.support == StampSupport::No
     }
 
-    /// Takes what has come back and asks what is due; `now` and `wall` (T) were read just before.
-    pub fn turn(&mut self, now: MonoTime, wall: EventTime, events: &mut Vec<EndEvent>) {
+    /// Takes what has come back and asks what is due; `now` and `wall` (T) were read just before, `read` is up to where
+    /// each partition is read.
+    pub fn turn(
+        &mut self,
+        now: MonoTime,
+        wall: EventTime,
+        read: &BTreeMap<PartitionId, Offset>,
+        events: &mut Vec<EndEvent>,
+    ) {
         // Serves the client's log and error queue, else it grows; no message comes to a client without partitions.
         drop(self.client.poll(Duration::ZERO));
         while let Some(answer) = self.queue.answer(Duration::ZERO) {
@@ -167,7 +179,7 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         let leaders: Vec<i32> = self.leaders.keys().copied().collect();
         for id in leaders {
             self.finish_or_give_up(id, now, events);
-            self.ask_if_due(id, now, wall);
+            self.ask_if_due(id, now, wall, read);
         }
     }
 
@@ -237,7 +249,13 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         }
     }
 
-    fn ask_if_due(&mut self, id: i32, now: MonoTime, wall: EventTime) {
+    fn ask_if_due(
+        &mut self,
+        id: i32,
+        now: MonoTime,
+        wall: EventTime,
+        read: &BTreeMap<PartitionId, Offset>,
+    ) {
         let support = self.support;
         let interval = self.interval;
         let Some(leader) = self.leaders.get_mut(&id) else {
@@ -282,6 +300,11 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         leader.round = Some(Round {
             asked_at: wall,
             asked_mono: now,
+            read: leader
+                .partitions
+                .iter()
+                .filter_map(|id| Some((*id, *read.get(id)?)))
+                .collect(),
             open,
             answers: BTreeMap::new(),
             failed: false,
@@ -321,6 +344,7 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
                     log_start: log_start.min(log_end),
                     log_end,
                     largest,
+                    read_when_asked: read_of(&round, listed.partition),
                 })
             })
             .collect();
@@ -432,6 +456,11 @@ fn answer_of(round: &Round, kind: Kind, partition: PartitionId) -> Option<Option
         .ok()
 }
 
+fn read_of(round: &Round, partition: PartitionId) -> Offset {
+    let read = round.read.iter().find(|(id, _)| *id == partition);
+    read.map_or(Offset(0), |(_, offset)| *offset)
+}
+
 /// `None` where the question itself failed.
 fn largest(round: &Round, partition: PartitionId) -> Option<LargestStamp> {
     Some(match answer_of(round, Kind::Largest, partition)? {
@@ -458,7 +487,7 @@ mod tests {
         let begun = Clock::mono();
         let mut events = Vec::new();
         while Clock::mono().since(begun) < Duration::from_secs(30) {
-            asker.turn(Clock::mono(), Clock::wall(), &mut events);
+            asker.turn(Clock::mono(), Clock::wall(), &BTreeMap::new(), &mut events);
             if events.drain(..).any(|event| enough(&event)) {
                 return true;
             }

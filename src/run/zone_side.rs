@@ -23,7 +23,7 @@ use crate::kafka::ends::{EndAsker, EndEvent, EndRound, LargestStamp};
 use crate::kafka::writer::{Outgoing, TopicWriter};
 use crate::kafka::zones::{ZoneConsumer, ZoneEvent};
 use crate::metrics;
-use crate::partition::RecordPosition;
+use crate::partition::{Offset, PartitionId, RecordPosition};
 use crate::rejection::Rejection;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{RecordRef, RecordTimestamp};
@@ -112,6 +112,8 @@ pub(super) struct ZoneSide {
     letters: Option<Letters>,
     paused: bool,
     topic_id: Option<(i64, i64)>,
+    /// Up to where each partition is read: as the gate counts it.
+    read_to: BTreeMap<PartitionId, Offset>,
     epoch: Epoch,
     /// When the builds since the last new index began, and the commit times of their changes.
     build_begun: Option<MonoTime>,
@@ -151,6 +153,7 @@ impl ZoneSide {
             letters,
             paused: false,
             topic_id: None,
+            read_to: BTreeMap::new(),
             epoch: Epoch::default(),
             build_begun: None,
             followed: Vec::new(),
@@ -215,10 +218,10 @@ impl ZoneSide {
 
     fn ask(&mut self, now: Now) -> Result<(), ZoneError> {
         let mut events = std::mem::take(&mut self.end_events);
-        self.asker.turn(now.mono, now.wall, &mut events);
+        self.asker.turn(now.mono, now.wall, &self.read_to, &mut events);
         for event in events.drain(..) {
             match event {
-                EndEvent::Round(round) => self.input(GateInput::Round(proof(&round)), now)?,
+                EndEvent::Round(round) => self.input(GateInput::Round(proof(&round, &self.read_to)), now)?,
                 EndEvent::Partitions(partitions) => {
                     let partitions = partitions.into_iter().map(|(id, _)| id).collect();
                     self.input(GateInput::Partitions(partitions), now)?;
@@ -240,11 +243,12 @@ impl ZoneSide {
     fn read(&mut self) -> Result<(), ZoneError> {
         let now = self.time.now();
         let (gate, effects, letters) = (&mut self.gate, &mut self.effects, &mut self.letters);
-        let settings = &self.settings;
+        let (settings, read_to) = (&self.settings, &mut self.read_to);
         let mut create_time = false;
         let mut rest = Vec::new();
         self.consumer.take(TURN, |event| match event {
             ZoneEvent::Record(record) => {
+                raise(read_to, record.partition, record.offset.next());
                 create_time |= matches!(record.timestamp, RecordTimestamp::Create(_)) && !settings.create_time_allowed;
                 gate.handle(GateInput::Record(Box::new(zone_record(&record, &settings.rules))), now, effects);
                 // A record that is refused is at hand only now; the other effects are carried out after the batch.
@@ -260,6 +264,7 @@ impl ZoneSide {
                 }
             }
             ZoneEvent::End { partition, next_offset } => {
+                raise(read_to, partition, next_offset);
                 gate.handle(GateInput::EndOfPartition { partition, next_offset }, now, effects);
                 rest.append(effects);
             }
@@ -309,6 +314,7 @@ impl ZoneSide {
             GateEffect::StartOver(partitions) => {
                 tracing::warn!("the zones topic is read again from its start; answers are flagged `degraded` meanwhile");
                 self.followed.clear();
+                self.read_to.clear();
                 self.build_begun = None;
                 self.consumer.read_from_start(&partitions)?;
             }
@@ -354,14 +360,25 @@ impl ZoneSide {
     }
 }
 
-fn proof(round: &EndRound) -> ProofRound {
+fn raise(read_to: &mut BTreeMap<PartitionId, Offset>, partition: PartitionId, offset: Offset) {
+    let at = read_to.entry(partition).or_insert(offset);
+    *at = (*at).max(offset);
+}
+
+/// A round as the gate takes it. The gate judges an end below what is read as a truncation; but between question and
+/// answer more may have been read, which the end need not cover: then the end counts as what is read, as all below
+/// either is staged.
+fn proof(round: &EndRound, read_to: &BTreeMap<PartitionId, Offset>) -> ProofRound {
     let answers = round.ends.iter().map(|ends| {
         let max_timestamp = match ends.largest {
             LargestStamp::Unsupported => MaxTimestamp::Unsupported,
             LargestStamp::Unanswered => MaxTimestamp::Unanswered,
             LargestStamp::At(offset) => MaxTimestamp::At(offset),
         };
-        (ends.partition, EndAnswer { log_start: ends.log_start, log_end: ends.log_end, max_timestamp })
+        let read = read_to.get(&ends.partition).copied().unwrap_or_default();
+        let log_end =
+            if ends.log_end >= ends.read_when_asked { ends.log_end.max(read) } else { ends.log_end };
+        (ends.partition, EndAnswer { log_start: ends.log_start, log_end, max_timestamp })
     });
     ProofRound { asked_at: round.asked_at, answers: answers.collect() }
 }
@@ -452,5 +469,31 @@ impl Letters {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::ends::PartitionEnds;
+
+    fn round(log_end: i64, read_when_asked: i64) -> EndRound {
+        let ends = PartitionEnds {
+            partition: PartitionId(0),
+            log_start: Offset(0),
+            log_end: Offset(log_end),
+            largest: LargestStamp::Unsupported,
+            read_when_asked: Offset(read_when_asked),
+        };
+        EndRound { asked_at: EventTime::clamped(0), ends: vec![ends] }
+    }
+
+    #[test]
+    fn what_is_read_between_question_and_answer_is_no_truncation_but_an_end_below_what_was_read_is() {
+        let read = BTreeMap::from([(PartitionId(0), Offset(102))]);
+        let end = |log_end, when_asked| proof(&round(log_end, when_asked), &read).answers[0].1.log_end;
+        assert_eq!(end(101, 99), Offset(102));
+        assert_eq!(end(150, 99), Offset(150));
+        assert_eq!(end(50, 99), Offset(50));
     }
 }
