@@ -6,12 +6,14 @@
 pub mod check;
 pub mod completions;
 pub mod config_show;
+pub mod demo;
 mod interrupt;
 pub mod matching;
 pub mod simulate;
 pub mod topics;
 pub mod verify;
 pub mod run;
+pub mod zones;
 
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
@@ -91,6 +93,10 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See all of it work, with nothing installed.
+    Demo(demo::Args),
+    /// Import, export and look at zones in the topic.
+    Zones(zones::Args),
     /// Write a seeded fleet and moving zones to the topics.
     Simulate(simulate::Args),
     /// Recompute every answer from the topics, independently.
@@ -245,6 +251,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command, context: &Context) -> Result<Outcome, Failure> {
     match command {
+        Command::Demo(args) => demo::run(&args, context),
+        Command::Zones(args) => zones::run(&args, context),
         Command::Simulate(args) => simulate::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Run(args) => run::run(&args, context),

@@ -71,7 +71,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
     if let Some(other) = &args.against {
         return against(&settings, &admin, &config.enriched.topic, other, context).map_err(failed);
     }
-    let mut rules = rules(&config, &admin).map_err(failed)?;
+    let mut rules = rules(&config);
+    rules.compaction_lag = compaction_lag(&settings, &config.zones.topic).map_err(failed)?;
     rules.exactly_once = args.exactly_once;
     let topics = Topics::of(&config);
     let report = if args.follow {
@@ -134,13 +135,10 @@ pub(super) fn margin(config: &Config) -> Duration {
     margin * 2 + Duration::from_secs(1)
 }
 
-/// The rules of this configuration.
-///
-/// # Errors
-/// The cluster does not answer.
-pub(super) fn rules(config: &Config, admin: &Admin) -> Result<Rules, EdgeError> {
+/// The rules of this configuration; what the cluster knows of the zones topic is added by the caller.
+pub(super) fn rules(config: &Config) -> Rules {
     let telemetry = &config.telemetry;
-    Ok(Rules {
+    Rules {
         telemetry_topic: telemetry.topic.clone(),
         zones_topic: config.zones.topic.clone(),
         pointers: Pointers::new(
@@ -155,7 +153,7 @@ pub(super) fn rules(config: &Config, admin: &Admin) -> Result<Rules, EdgeError> 
         zone_rules: config.zone_rules(),
         repair: config.zones.on_invalid == OnInvalid::Repair,
         max_schedule: config.gate.max_schedule,
-        compaction_lag: compaction_lag(admin, &config.zones.topic)?,
+        compaction_lag: None,
         matching: match config.gate.match_mode {
             MatchMode::Event => Matching::Event,
             MatchMode::Latest => Matching::Latest,
@@ -167,25 +165,26 @@ pub(super) fn rules(config: &Config, admin: &Admin) -> Result<Rules, EdgeError> 
         invalid_is_dropped: telemetry.on_invalid == OnInvalidEvent::Drop,
         invalid_is_forwarded: telemetry.on_invalid == OnInvalidEvent::Forward,
         ..Rules::default()
-    })
+    }
 }
 
-/// The compaction lag of a compacted topic; `None` = it is not compacted, or the cluster does not tell.
-pub(super) fn compaction_lag(admin: &Admin, topic: &str) -> Result<Option<Duration>, EdgeError> {
-    let Some(properties) = admin.properties(topic)? else {
+/// How long a cluster may take to tell a topic's configuration: some never do.
+const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The compaction lag of a compacted topic; `None` = it is not compacted, or the cluster does not tell (the mock).
+pub(super) fn compaction_lag(settings: &Settings, topic: &str) -> Result<Option<Duration>, EdgeError> {
+    let told = Admin::new(settings, CONFIGURATION_PATIENCE)?.properties(topic);
+    if let Err(why) = &told {
+        tracing::warn!(%why, "taken for not compacted");
+    }
+    let Some(properties) = told.ok().flatten() else {
         return Ok(None);
     };
-    let value = |name: &str| {
-        properties
-            .get(name)
-            .and_then(|property| property.value.as_deref())
-    };
+    let value = |name: &str| properties.get(name).and_then(|property| property.value.as_deref());
     if !value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
         return Ok(None);
     }
-    let lag = value("min.compaction.lag.ms")
-        .and_then(|lag| lag.parse().ok())
-        .unwrap_or(0);
+    let lag = value("min.compaction.lag.ms").and_then(|lag| lag.parse().ok()).unwrap_or(0);
     Ok(Some(Duration::from_millis(lag)))
 }
 

@@ -20,3 +20,5 @@ mod support;
 mod tidy;
 mod witness;
 mod zone_files;
+mod configuration;
+mod tools;
