@@ -53,10 +53,10 @@ impl StoredZones {
     /// Reads the topic.
     pub(super) fn read(settings: &Settings, admin: &Admin, config: &Config) -> Result<Self, EdgeError> {
         let topic = &config.zones.topic;
-        let lag = compaction_lag(settings, topic)?;
         let rules = config.zone_rules();
         let mut zones = Self::default();
         let reader = TopicReader::all(settings, admin, topic)?;
+        let lag = compaction_lag(settings, topic)?;
         reader.read_all(super::PATIENCE, |record| {
             zones.take(record, &rules, config.gate.max_schedule, lag);
         })?;
