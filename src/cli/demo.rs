@@ -95,7 +95,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
         length: Some(args.length),
         lead: LEAD,
     };
-    let show = Show { config: &config, settings: &settings, world: &world, counts: &counts };
+    let show = Show {
+        config: &config,
+        settings: &settings,
+        world: &world,
+        counts: &counts,
+    };
     let (report, ended) = show.go(&stop, context)?;
     Ok(tell(&report, counts.summary(), ended, context))
 }
@@ -103,7 +108,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
 fn configure(cluster: &EmbeddedCluster) -> Result<Config, Failure> {
     // Not the user's configuration: that is for their cluster.
     let mut config = config::load(&Sources::default())?.config;
-    config.kafka.set_common("bootstrap.servers", &cluster.bootstrap_servers());
+    config
+        .kafka
+        .set_common("bootstrap.servers", &cluster.bootstrap_servers());
     config.gate.create_time_margin = Some(CREATE_TIME_MARGIN);
     config.workers.count = 2;
     config.http.listen = "127.0.0.1:0".to_owned();
@@ -129,9 +136,17 @@ impl Show<'_> {
         let failed = |why: EdgeError| Failure::failed("demo", why);
         let handle = Handle::new();
         let audit_stop = Shutdown::new();
-        let rules = crate::verify::Rules { from_log_start: true, ..rules(self.config) };
-        let follower = Follower::start(self.settings, Topics::of(self.config), rules, margin(self.config))
-            .map_err(failed)?;
+        let rules = crate::verify::Rules {
+            from_log_start: true,
+            ..rules(self.config)
+        };
+        let follower = Follower::start(
+            self.settings,
+            Topics::of(self.config),
+            rules,
+            margin(self.config),
+        )
+        .map_err(failed)?;
         let (tell_progress, progress) = mpsc::sync_channel::<Report>(1);
         let mut line = Line::new(context);
         let mut last_told = Clock::mono();
@@ -147,7 +162,8 @@ impl Show<'_> {
                     }
                 })
             });
-            let daemon = scope.spawn(|| run_daemon(self.config, &handle).map_err(|why| why.to_string()));
+            let daemon =
+                scope.spawn(|| run_daemon(self.config, &handle).map_err(|why| why.to_string()));
             let world = scope.spawn(|| self.world.write(self.counts, stop));
             while !world.is_finished() && !daemon.is_finished() && !audit.is_finished() {
                 if let Ok(report) = progress.recv_timeout(LINE_EVERY) {
@@ -157,19 +173,29 @@ impl Show<'_> {
             if daemon.is_finished() {
                 stop.request(); // the daemon ended before its time: the world with it
             }
-            let written = world.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let written = world
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let until = Clock::mono().plus(CATCH_UP);
             let mut caught_up = false;
-            while !caught_up && !daemon.is_finished() && !audit.is_finished() && Clock::mono() < until {
+            while !caught_up
+                && !daemon.is_finished()
+                && !audit.is_finished()
+                && Clock::mono() < until
+            {
                 if let Ok(report) = progress.recv_timeout(LINE_EVERY) {
                     line.show(&handle, self.counts.summary(), &report);
                 }
                 caught_up = self.is_caught_up().unwrap_or(false);
             }
             handle.stop();
-            let daemon = daemon.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let daemon = daemon
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             audit_stop.request();
-            let report = audit.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let report = audit
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             line.end();
             written.map_err(failed)?;
             Ok((report.map_err(failed)?, Ended { caught_up, daemon }))
@@ -184,7 +210,10 @@ impl Show<'_> {
         let committed = admin.committed(topic, &partitions)?;
         let ends = admin.offsets(topic, &partitions, End::Log)?;
         Ok(ends.iter().all(|(id, range)| {
-            range.from == range.to || committed.iter().any(|(of, at)| of == id && *at >= Some(range.to))
+            range.from == range.to
+                || committed
+                    .iter()
+                    .any(|(of, at)| of == id && *at >= Some(range.to))
         }))
     }
 }
@@ -201,7 +230,12 @@ impl<'a> Line<'a> {
     fn new(context: &'a Context) -> Self {
         let bar = context.progress(0, "");
         bar.set_style(indicatif::ProgressStyle::with_template("{msg}").expect("a valid template"));
-        Self { context, bar, last: None, shown: 0 }
+        Self {
+            context,
+            bar,
+            last: None,
+            shown: 0,
+        }
     }
 
     fn show(&mut self, handle: &Handle, written: Summary, audit: &Report) {
@@ -214,11 +248,25 @@ impl<'a> Line<'a> {
         #[expect(clippy::cast_precision_loss, reason = "a rate to be looked at")]
         let rate = |count: u64, before: u64| (count.saturating_sub(before)) as f64 / seconds;
         self.last = Some((now, written.events, done));
-        let as_of = status.pointer("/gate/as_of").and_then(Value::as_str).and_then(EventTime::parse_rfc3339);
+        let as_of = status
+            .pointer("/gate/as_of")
+            .and_then(Value::as_str)
+            .and_then(EventTime::parse_rfc3339);
         let behind = as_of.map_or_else(
-            || status.pointer("/phase").and_then(Value::as_str).unwrap_or("starting").to_owned(),
-            |as_of| format!("epoch {}, zones known up to {} ms ago", number("/gate/epoch"),
-                Clock::wall().since(as_of).as_millis()),
+            || {
+                status
+                    .pointer("/phase")
+                    .and_then(Value::as_str)
+                    .unwrap_or("starting")
+                    .to_owned()
+            },
+            |as_of| {
+                format!(
+                    "epoch {}, zones known up to {} ms ago",
+                    number("/gate/epoch"),
+                    Clock::wall().since(as_of).as_millis()
+                )
+            },
         );
         let text = format!(
             "events in {:>6.0}/s, out {:>6.0}/s | zone changes {} | {behind} | held {} | audited {}{}",
@@ -227,7 +275,11 @@ impl<'a> Line<'a> {
             written.zone_changes,
             number("/records/held"),
             audit.judged,
-            if audit.is_clean() { ", clean" } else { ", NOT clean" },
+            if audit.is_clean() {
+                ", clean"
+            } else {
+                ", NOT clean"
+            },
         );
         if self.bar.is_hidden() {
             if self.shown.is_multiple_of(5) {
@@ -255,7 +307,11 @@ fn tell(report: &Report, written: Summary, ended: Ended, context: &Context) -> O
             "daemon": ended.daemon.as_ref().err(),
             "audit": report,
         }));
-        return if is_clean { Outcome::Done } else { Outcome::Found };
+        return if is_clean {
+            Outcome::Done
+        } else {
+            Outcome::Found
+        };
     }
     context.report(format_args!(
         "written: {} events ({} invalid, {} sent twice), {} zone changes ({} clipped)",
@@ -267,7 +323,9 @@ fn tell(report: &Report, written: Summary, ended: Ended, context: &Context) -> O
     } else if !is_whole || !ended.caught_up {
         context.report(format_args!(
             "the audit judged {} of {} events: the daemon did not finish in {} s",
-            report.judged, written.events, CATCH_UP.as_secs()
+            report.judged,
+            written.events,
+            CATCH_UP.as_secs()
         ));
     }
     context.report(format_args!(
@@ -276,5 +334,9 @@ fn tell(report: &Report, written: Summary, ended: Ended, context: &Context) -> O
          needs 250 ms.",
         CREATE_TIME_MARGIN.as_millis()
     ));
-    if is_clean { Outcome::Done } else { Outcome::Found }
+    if is_clean {
+        Outcome::Done
+    } else {
+        Outcome::Found
+    }
 }

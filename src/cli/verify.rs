@@ -172,7 +172,10 @@ pub(super) fn rules(config: &Config) -> Rules {
 const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The compaction lag of a compacted topic; `None` = it is not compacted, or the cluster does not tell (the mock).
-pub(super) fn compaction_lag(settings: &Settings, topic: &str) -> Result<Option<Duration>, EdgeError> {
+pub(super) fn compaction_lag(
+    settings: &Settings,
+    topic: &str,
+) -> Result<Option<Duration>, EdgeError> {
     let told = Admin::new(settings, CONFIGURATION_PATIENCE)?.properties(topic);
     if let Err(why) = &told {
         tracing::warn!(%why, "taken for not compacted");
@@ -180,11 +183,17 @@ pub(super) fn compaction_lag(settings: &Settings, topic: &str) -> Result<Option<
     let Some(properties) = told.ok().flatten() else {
         return Ok(None);
     };
-    let value = |name: &str| properties.get(name).and_then(|property| property.value.as_deref());
+    let value = |name: &str| {
+        properties
+            .get(name)
+            .and_then(|property| property.value.as_deref())
+    };
     if !value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
         return Ok(None);
     }
-    let lag = value("min.compaction.lag.ms").and_then(|lag| lag.parse().ok()).unwrap_or(0);
+    let lag = value("min.compaction.lag.ms")
+        .and_then(|lag| lag.parse().ok())
+        .unwrap_or(0);
     Ok(Some(Duration::from_millis(lag)))
 }
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::ImportArgs;
 use super::stored::StoredZones;
 use super::write::{Change, write};
-use super::ImportArgs;
 use crate::cli::matching::open;
 use crate::cli::{Context, Failure, Outcome};
 use crate::clock::Clock;
@@ -51,35 +51,65 @@ pub(super) fn run(
         )));
     }
     if read.features.is_empty() {
-        return Err(Failure::Failed("no valid zone in the files; nothing was written".to_owned()));
+        return Err(Failure::Failed(
+            "no valid zone in the files; nothing was written".to_owned(),
+        ));
     }
     let now = Clock::wall();
     let gone: Vec<ZoneId> = if args.replace {
         let stored = stored()?;
-        stored.there(now).map(ZoneId::new).filter(|id| !read.ids.contains(id)).collect()
+        stored
+            .there(now)
+            .map(ZoneId::new)
+            .filter(|id| !read.ids.contains(id))
+            .collect()
     } else {
         Vec::new()
     };
     let count = read.features.len();
     let effective_at = args.effective_at.unwrap_or_else(|| {
         let records = (count + gone.len()) as u64;
-        Clock::wall().plus(args.lead.unwrap_or_else(|| default_lead(read.bytes, records)))
+        Clock::wall().plus(
+            args.lead
+                .unwrap_or_else(|| default_lead(read.bytes, records)),
+        )
     });
     let mut changes = Vec::with_capacity(count + gone.len());
     for feature in read.features {
         let stamped = stamp.apply(&feature, Some(effective_at));
         let (id, value) = stamped.map_err(|why| Failure::failed("cannot stamp a zone", why))?;
-        changes.push(Change { key: id.as_str().to_owned(), value: Some(value) });
+        changes.push(Change {
+            key: id.as_str().to_owned(),
+            value: Some(value),
+        });
     }
     changes.extend(gone.iter().map(|id| Change {
         key: id.as_str().to_owned(),
         value: Some(removal(id, Some(effective_at)).into_bytes()),
     }));
-    let written = write(settings, &config.zones.topic, changes, Some(effective_at), context)
-        .map_err(|why| Failure::failed("zones import", why))?;
-    let removed = if args.replace { format!(", {} removed", gone.len()) } else { String::new() };
-    let skipped = if read.invalid > 0 { format!(", {} invalid left out", read.invalid) } else { String::new() };
-    Ok(written.tell(&format!("imported {count} zones{removed}{skipped}"), Some(effective_at), context))
+    let written = write(
+        settings,
+        &config.zones.topic,
+        changes,
+        Some(effective_at),
+        context,
+    )
+    .map_err(|why| Failure::failed("zones import", why))?;
+    let removed = if args.replace {
+        format!(", {} removed", gone.len())
+    } else {
+        String::new()
+    };
+    let skipped = if read.invalid > 0 {
+        format!(", {} invalid left out", read.invalid)
+    } else {
+        String::new()
+    };
+    Ok(written.tell(
+        &format!("imported {count} zones{removed}{skipped}"),
+        Some(effective_at),
+        context,
+    ))
 }
 
 fn default_lead(bytes: u64, records: u64) -> Duration {
@@ -88,7 +118,12 @@ fn default_lead(bytes: u64, records: u64) -> Duration {
 }
 
 /// Reads and judges every zone of every file; names each invalid one.
-fn read(args: &ImportArgs, config: &Config, stamp: &Stamp, context: &Context) -> Result<Read, Failure> {
+fn read(
+    args: &ImportArgs,
+    config: &Config,
+    stamp: &Stamp,
+    context: &Context,
+) -> Result<Read, Failure> {
     let rules = config.zone_rules();
     // Any instant will do: that the stamped Feature is valid does not hang on it.
     let some_instant = EventTime::clamped(0);
@@ -97,18 +132,24 @@ fn read(args: &ImportArgs, config: &Config, stamp: &Stamp, context: &Context) ->
         let mut features = FeatureReader::new(open(path)?, config.zones.max_bytes);
         loop {
             let next = features.next_feature();
-            let Some((place, feature)) = next.map_err(|why| Failure::failed(path.display(), why))?
+            let Some((place, feature)) =
+                next.map_err(|why| Failure::failed(path.display(), why))?
             else {
                 break;
             };
             let stamped = stamp.apply(feature, Some(some_instant));
-            let name = stamped.as_ref().map(|(id, _)| format!(" `{id}`")).unwrap_or_default();
+            let name = stamped
+                .as_ref()
+                .map(|(id, _)| format!(" `{id}`"))
+                .unwrap_or_default();
             let judged = stamped.and_then(|(id, value)| {
                 zone_change::decode(Some(id.as_str().as_bytes()), Some(&value), &rules)
             });
             let wrong = match judged {
                 // A second zone of one id would only overwrite the first.
-                Ok(change) if !read.ids.insert(change.zone_id.clone()) => Some("its id came before".to_owned()),
+                Ok(change) if !read.ids.insert(change.zone_id.clone()) => {
+                    Some("its id came before".to_owned())
+                }
                 Ok(_) => None,
                 Err(why) => Some(why.to_string()),
             };

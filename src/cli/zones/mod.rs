@@ -28,9 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Arguments of `zones`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  ringfence -c ringfence.toml zones import zones.geojson --skip-invalid\n  \
+#[command(
+    after_help = "Examples:\n  ringfence -c ringfence.toml zones import zones.geojson --skip-invalid\n  \
     ringfence -c ringfence.toml zones export > zones.geojson\n  \
-    ringfence -c ringfence.toml zones history depot-7")]
+    ringfence -c ringfence.toml zones history depot-7"
+)]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -39,10 +41,14 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Write zones from files; all of them act at one instant.
-    #[command(after_help = "Example:\n  ringfence zones import city.geojson.gz --id name --replace")]
+    #[command(
+        after_help = "Example:\n  ringfence zones import city.geojson.gz --id name --replace"
+    )]
     Import(ImportArgs),
     /// The zones in force, as a FeatureCollection.
-    #[command(after_help = "Example:\n  ringfence zones export --at 2026-01-31T12:00:00Z > zones.geojson")]
+    #[command(
+        after_help = "Example:\n  ringfence zones export --at 2026-01-31T12:00:00Z > zones.geojson"
+    )]
     Export {
         /// At this instant, not now.
         #[arg(long, value_name = "T", value_parser = instant)]
@@ -61,7 +67,9 @@ enum What {
         id: String,
     },
     /// Delete zones.
-    #[command(after_help = "Example:\n  ringfence zones delete depot-7 depot-8 --effective-at 2026-01-31T12:00:00Z")]
+    #[command(
+        after_help = "Example:\n  ringfence zones delete depot-7 depot-8 --effective-at 2026-01-31T12:00:00Z"
+    )]
     Delete {
         /// The zone ids.
         #[arg(required = true)]
@@ -118,14 +126,17 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
             let known = stored()?;
             let now = Clock::wall();
             if let Some(id) = ids.iter().find(|id| !known.is_there(id, now)) {
-                return Err(Failure::Failed(format!("no zone `{id}` is in force or announced; nothing was deleted")));
+                return Err(Failure::Failed(format!(
+                    "no zone `{id}` is in force or announced; nothing was deleted"
+                )));
             }
             let changes = ids.iter().map(|id| Change {
                 key: id.clone(),
                 // A tombstone lets compaction forget the zone; only a deletion in words can carry an instant.
                 value: effective_at.map(|at| removal(&ZoneId::new(id), Some(at)).into_bytes()),
             });
-            let written = write(&settings, topic, changes.collect(), *effective_at, context).map_err(failed)?;
+            let written = write(&settings, topic, changes.collect(), *effective_at, context)
+                .map_err(failed)?;
             let text = format!("deleted {} zones", written.count);
             Ok(written.tell(&text, *effective_at, context))
         }
@@ -170,8 +181,9 @@ fn history(zones: &StoredZones, id: &str, context: &Context) -> Outcome {
             Said::Refused(why) => (format!("rejected, {why}"), None),
         };
         if context.json {
-            let feature: Option<serde_json::Value> =
-                feature.as_deref().and_then(|text| serde_json::from_str(text).ok());
+            let feature: Option<serde_json::Value> = feature
+                .as_deref()
+                .and_then(|text| serde_json::from_str(text).ok());
             context.report_json(&json!({
                 "position": change.position.to_string(),
                 "commit_time": change.commit_time.millis(),
@@ -181,10 +193,15 @@ fn history(zones: &StoredZones, id: &str, context: &Context) -> Outcome {
                 "feature": feature,
             }));
         } else {
-            let until = change.expires_at.map(|at| format!(" until {at}")).unwrap_or_default();
+            let until = change
+                .expires_at
+                .map(|at| format!(" until {at}"))
+                .unwrap_or_default();
             context.report(format_args!(
                 "{:>10}  committed {}  from {}{until}  {what}",
-                change.position.to_string(), change.commit_time, change.valid_from
+                change.position.to_string(),
+                change.commit_time,
+                change.valid_from
             ));
         }
     }

@@ -38,7 +38,10 @@ pub(super) struct StoredChange {
 
 impl StoredChange {
     fn is_after(&self, other: &Self) -> bool {
-        let order = |of: &Self| ChangeOrder { commit_time: of.commit_time, position: of.position };
+        let order = |of: &Self| ChangeOrder {
+            commit_time: of.commit_time,
+            position: of.position,
+        };
         order(self).is_after(&order(other))
     }
 }
@@ -51,7 +54,11 @@ pub(super) struct StoredZones {
 
 impl StoredZones {
     /// Reads the topic.
-    pub(super) fn read(settings: &Settings, admin: &Admin, config: &Config) -> Result<Self, EdgeError> {
+    pub(super) fn read(
+        settings: &Settings,
+        admin: &Admin,
+        config: &Config,
+    ) -> Result<Self, EdgeError> {
         let topic = &config.zones.topic;
         let rules = config.zone_rules();
         let mut zones = Self::default();
@@ -71,12 +78,16 @@ impl StoredZones {
         max_schedule: Duration,
         lag: Option<Duration>,
     ) {
-        let (Some(zone), Some(commit_time)) =
-            (zone_change::zone_of_key(record.key), record.timestamp.instant())
-        else {
+        let (Some(zone), Some(commit_time)) = (
+            zone_change::zone_of_key(record.key),
+            record.timestamp.instant(),
+        ) else {
             return;
         };
-        let position = RecordPosition { partition: record.partition, offset: record.offset };
+        let position = RecordPosition {
+            partition: record.partition,
+            offset: record.offset,
+        };
         let refused = |why: String| StoredChange {
             position,
             commit_time,
@@ -87,13 +98,19 @@ impl StoredZones {
         };
         let change = match zone_change::decode(record.key, record.value, rules) {
             Err(why) => refused(why.to_string()),
-            Ok(change) if change.effective_at.is_some_and(|at| at > commit_time.plus(max_schedule)) => {
+            Ok(change)
+                if change
+                    .effective_at
+                    .is_some_and(|at| at > commit_time.plus(max_schedule)) =>
+            {
                 refused("schedule_range".to_owned())
             }
             Ok(change) => StoredChange {
                 position,
                 commit_time,
-                valid_from: change.effective_at.map_or(commit_time, |at| at.max(commit_time)),
+                valid_from: change
+                    .effective_at
+                    .map_or(commit_time, |at| at.max(commit_time)),
                 expires_at: change.expires_at,
                 said: match (change.change, record.value) {
                     (ZoneChange::Upsert(_), Some(value)) => Said::Upsert(value.into()),
@@ -101,7 +118,10 @@ impl StoredZones {
                 },
             },
         };
-        self.zones.entry(zone.as_str().to_owned()).or_default().push(change);
+        self.zones
+            .entry(zone.as_str().to_owned())
+            .or_default()
+            .push(change);
     }
 
     /// The Feature of a zone that is in force.
@@ -117,20 +137,28 @@ impl StoredZones {
 
     /// Whether a zone is in force or announced.
     pub(super) fn is_there(&self, id: &str, now: EventTime) -> bool {
-        self.zones.get(id).is_some_and(|changes| is_there(changes, now))
+        self.zones
+            .get(id)
+            .is_some_and(|changes| is_there(changes, now))
     }
 
     /// The zones in force or announced.
     pub(super) fn there(&self, now: EventTime) -> impl Iterator<Item = &str> {
         let zones = self.zones.iter();
-        zones.filter(move |(_, changes)| is_there(changes, now)).map(|(id, _)| id.as_str())
+        zones
+            .filter(move |(_, changes)| is_there(changes, now))
+            .map(|(id, _)| id.as_str())
     }
 
     /// All that the topic says of a zone, in log order.
     pub(super) fn history(&self, id: &str) -> Vec<&StoredChange> {
         let mut changes: Vec<&StoredChange> = self.zones.get(id).into_iter().flatten().collect();
         changes.sort_by(|a, b| {
-            if a.is_after(b) { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less }
+            if a.is_after(b) {
+                std::cmp::Ordering::Greater
+            } else {
+                std::cmp::Ordering::Less
+            }
         });
         changes
     }
@@ -149,8 +177,13 @@ fn in_force(changes: &[StoredChange], at: EventTime) -> Option<&[u8]> {
 }
 
 fn is_there(changes: &[StoredChange], now: EventTime) -> bool {
-    let announced = changes.iter().map(|change| change.valid_from).filter(|from| *from > now);
-    std::iter::once(now).chain(announced).any(|at| in_force(changes, at).is_some())
+    let announced = changes
+        .iter()
+        .map(|change| change.valid_from)
+        .filter(|from| *from > now);
+    std::iter::once(now)
+        .chain(announced)
+        .any(|at| in_force(changes, at).is_some())
 }
 
 #[cfg(test)]
@@ -170,7 +203,12 @@ mod tests {
             headers: &[],
         };
         let rules = ZoneRules::new(ShapeRules::default(), 1 << 20, &[]);
-        zones.take(&record, &rules, Duration::from_secs(10), Some(Duration::from_millis(50)));
+        zones.take(
+            &record,
+            &rules,
+            Duration::from_secs(10),
+            Some(Duration::from_millis(50)),
+        );
     }
 
     fn feature(properties: &str) -> String {
@@ -186,7 +224,10 @@ mod tests {
         let scheduled = feature(r#"{"effective_at":500,"expires_at":900}"#);
         take(&mut zones, 0, 100, Some(&scheduled));
         let there = |zones: &StoredZones, at| zones.zone("z", EventTime::clamped(at)).is_some();
-        assert_eq!([499, 500, 899, 900].map(|at| there(&zones, at)), [false, true, true, false]);
+        assert_eq!(
+            [499, 500, 899, 900].map(|at| there(&zones, at)),
+            [false, true, true, false]
+        );
         assert!(zones.is_there("z", EventTime::clamped(200)), "announced");
         assert!(!zones.is_there("z", EventTime::clamped(900)));
         take(&mut zones, 1, 600, None);

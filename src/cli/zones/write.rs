@@ -49,13 +49,18 @@ pub(super) fn write(
         match receipt.outcome {
             Ok((_, stamp)) => {
                 written.count += 1;
-                let late = stamp.instant().zip(effective_at).is_some_and(|(stamp, at)| stamp > at);
+                let late = stamp
+                    .instant()
+                    .zip(effective_at)
+                    .is_some_and(|(stamp, at)| stamp > at);
                 written.late += u64::from(late);
             }
             Err(why) => {
                 written.failed_count += 1;
                 if written.failed.len() < NAMED {
-                    written.failed.push(format!("`{}`: {why}", changes[receipt.tag].key));
+                    written
+                        .failed
+                        .push(format!("`{}`: {why}", changes[receipt.tag].key));
                 }
             }
         }
@@ -68,12 +73,18 @@ pub(super) fn write(
             ..Outgoing::default()
         };
         while !writer.send(&outgoing, tag)? {
-            writer.receipt(Duration::from_millis(100)).into_iter().for_each(&mut take);
+            writer
+                .receipt(Duration::from_millis(100))
+                .into_iter()
+                .for_each(&mut take);
         }
         writer.receipts().for_each(&mut take);
     }
     while writer.in_flight() > 0 {
-        writer.receipt(Duration::from_millis(100)).into_iter().for_each(&mut take);
+        writer
+            .receipt(Duration::from_millis(100))
+            .into_iter()
+            .for_each(&mut take);
     }
     writer.receipts().for_each(&mut take);
     progress.finish_and_clear();
@@ -82,7 +93,12 @@ pub(super) fn write(
 
 impl Written {
     /// Says what became of them.
-    pub(super) fn tell(&self, done: &str, effective_at: Option<EventTime>, context: &Context) -> Outcome {
+    pub(super) fn tell(
+        &self,
+        done: &str,
+        effective_at: Option<EventTime>,
+        context: &Context,
+    ) -> Outcome {
         if context.json {
             context.report_json(&json!({
                 "written": self.count,
@@ -91,7 +107,9 @@ impl Written {
                 "effective_at": effective_at.map(EventTime::millis),
             }));
         } else {
-            let from = effective_at.map(|at| format!(", effective at {at}")).unwrap_or_default();
+            let from = effective_at
+                .map(|at| format!(", effective at {at}"))
+                .unwrap_or_default();
             context.report(format_args!("{done}{from}"));
         }
         if self.late > 0 {
@@ -102,8 +120,16 @@ impl Written {
             ));
         }
         if self.failed_count > 0 {
-            context.note(format_args!("{} were not written: {}", self.failed_count, self.failed.join(", ")));
+            context.note(format_args!(
+                "{} were not written: {}",
+                self.failed_count,
+                self.failed.join(", ")
+            ));
         }
-        if self.late + self.failed_count == 0 { Outcome::Done } else { Outcome::Found }
+        if self.late + self.failed_count == 0 {
+            Outcome::Done
+        } else {
+            Outcome::Found
+        }
     }
 }
