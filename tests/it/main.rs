@@ -16,6 +16,7 @@ mod match_data;
 mod mock_cluster;
 mod pipeline;
 mod pipeline_faults;
+mod simulation;
 mod support;
 mod tidy;
 mod witness;
