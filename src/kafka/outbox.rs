@@ -10,12 +10,13 @@ use crossbeam_queue::ArrayQueue;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
+use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 
 use super::EdgeError;
 use super::client::{Logged, create};
 use super::writer::owned_headers;
+use crate::clock::Clock;
 use crate::enriched::{DeadLetter, Output, Token};
 use crate::partition::PartitionId;
 use crate::pipeline::{AckResult, Sink};
@@ -27,7 +28,11 @@ pub type Ack = (Token, AckResult);
 struct Reports {
     logged: Logged,
     acks: Arc<ArrayQueue<Ack>>,
+    end_to_end: ::metrics::Histogram,
 }
+
+/// One acknowledgement in so many is timed: a clock read for each would cost more than it tells.
+const TIMED_EVERY: usize = 64;
 
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -44,7 +49,15 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
         let result = match result {
-            Ok(_) => AckResult::Delivered,
+            Ok(message) => {
+                if token.is_multiple_of(TIMED_EVERY)
+                    && let Some(stamped) = super::timestamp_of(message.timestamp()).instant()
+                {
+                    // `since` is zero for stamps ahead of our clock.
+                    self.end_to_end.record(Clock::wall().since(stamped).as_secs_f64());
+                }
+                AckResult::Delivered
+            }
             Err((error, _)) => classify(error),
         };
         let mut ack = (Token::from_raw(token), result);
@@ -91,6 +104,7 @@ impl Outbox {
         let context = Reports {
             logged: Logged::default(),
             acks: Arc::clone(&acks),
+            end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
         };
         Ok(Self {
             producer: create(config, context)?,

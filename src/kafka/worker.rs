@@ -178,6 +178,7 @@ pub struct Worker<Z: Zones, L> {
     commits: Vec<(PartitionId, Offset)>,
     stored_at: MonoTime,
     published_at: MonoTime,
+    match_duration: ::metrics::Histogram,
 }
 
 impl<Z, G, L> Worker<Z, L>
@@ -226,6 +227,7 @@ where
             commits: Vec::new(),
             stored_at: Clock::mono(),
             published_at: MonoTime::default(),
+            match_duration: crate::metrics::MATCH_DURATION.histogram(),
         })
     }
 
@@ -329,8 +331,12 @@ where
         }
         if !records.is_empty() {
             let snapshot = (self.load)();
+            let begun = Clock::mono();
             self.engine
                 .ingest(&records, &snapshot, self.time.now(), &mut self.outbox);
+            // Two clock reads a batch, not a record.
+            let each = Clock::mono().since(begun).as_secs_f64() / records.len() as f64;
+            self.match_duration.record_many(each, records.len());
         }
         drop(records);
         drop(headers);

@@ -442,3 +442,36 @@ fn no_registry_or_secret_stands_in_the_scripts() {
         }
     }
 }
+
+#[test]
+fn every_metric_is_recorded_somewhere() {
+    let declared = fs::read_to_string(root().join("src/metrics.rs")).expect("src/metrics.rs");
+    let others: String = sources()
+        .into_iter()
+        .filter(|source| source.module != "metrics")
+        .map(|source| source.text)
+        .collect();
+    let mut constants = 0;
+    for constant in declared
+        .lines()
+        .filter_map(|line| line.trim().split_once(" = \""))
+        .map(|(name, _)| name)
+    {
+        if !constant
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+            || constant == "BUILD_INFO"
+        {
+            continue;
+        }
+        constants += 1;
+        assert!(
+            others.contains(&format!("metrics::{constant}")),
+            "`{constant}` measures nothing: record it or remove it"
+        );
+    }
+    assert!(
+        constants + 1 >= ringfence::metrics::METRICS.len(),
+        "{constants} constants were found"
+    );
+}
