@@ -21,5 +21,4 @@ mod support;
 mod tidy;
 mod witness;
 mod zone_files;
-mod configuration;
 mod tools;
