@@ -95,7 +95,9 @@ impl Handle {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         use crate::http::Source as _;
-        self.report.get().is_some_and(|report| report.checks().iter().all(|check| check.ok))
+        self.report
+            .get()
+            .is_some_and(|report| report.checks().iter().all(|check| check.ok))
     }
 }
 
@@ -111,17 +113,23 @@ pub fn run(config: &Config, handle: &Handle) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(RunError::new)?;
-    let server = runtime.block_on(Server::bind(&config.http.listen, Limits::default())).map_err(RunError::new)?;
+    let server = runtime
+        .block_on(Server::bind(&config.http.listen, Limits::default()))
+        .map_err(RunError::new)?;
     let (_, librdkafka) = rdkafka_version();
     let exporter = metrics::install(&librdkafka).ok();
     let report = Arc::new(Report::new(config, exporter));
     handle.report.set(Arc::clone(&report)).ok();
     tracing::info!(address = %server.address(), "http");
     let (stop_http, http_stopped) = watch::channel(false);
-    let serving = runtime.spawn(server.serve(Arc::clone(&report) as Arc<dyn crate::http::Source>, http_stopped));
+    let serving = runtime.spawn(server.serve(
+        Arc::clone(&report) as Arc<dyn crate::http::Source>,
+        http_stopped,
+    ));
     runtime.spawn(signals(handle.shutdown.clone()));
 
-    let ended = Daemon::start(config, handle.shutdown.clone(), Arc::clone(&report)).and_then(Daemon::watch);
+    let ended =
+        Daemon::start(config, handle.shutdown.clone(), Arc::clone(&report)).and_then(Daemon::watch);
     // A receiver that is gone = the server has ended by itself.
     stop_http.send(true).ok();
     if runtime.block_on(serving).is_err() {
@@ -138,8 +146,10 @@ fn rdkafka_version() -> (i32, String) {
 /// The first signal asks for a drain, the second ends the process.
 async fn signals(shutdown: Shutdown) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         tracing::warn!("signals cannot be caught: no drain on SIGTERM");
         return;
     };
@@ -185,13 +195,20 @@ struct WorkerSlot {
 
 impl Daemon {
     /// Asks the cluster, refuses what cannot be right, and starts the zones side.
-    fn start(config: &Config, shutdown: Shutdown, report: Arc<Report>) -> Result<Option<Self>, RunError> {
+    fn start(
+        config: &Config,
+        shutdown: Shutdown,
+        report: Arc<Report>,
+    ) -> Result<Option<Self>, RunError> {
         let kafka = Settings::from(&config.kafka);
-        let Some(facts) = startup::zones_facts(config, &kafka, &shutdown, &report)? else { return Ok(None) };
+        let Some(facts) = startup::zones_facts(config, &kafka, &shutdown, &report)? else {
+            return Ok(None);
+        };
         let time = Arc::new(GuardedTime::default());
         let window = Arc::clone(report.zones());
         let settings = startup::zone_side(config, facts);
-        let side = ZoneSide::new(&kafka, settings, Arc::clone(&time), Arc::clone(&window)).map_err(RunError::new)?;
+        let side = ZoneSide::new(&kafka, settings, Arc::clone(&time), Arc::clone(&window))
+            .map_err(RunError::new)?;
         let (tell, events) = unbounded();
         let zones_stop = Shutdown::new();
         let (stop, told) = (zones_stop.clone(), tell.clone());
@@ -222,7 +239,9 @@ impl Daemon {
 
     fn watch(this: Option<Self>) -> Result<(), RunError> {
         // Asked to stop before it had begun.
-        let Some(mut daemon) = this else { return Ok(()) };
+        let Some(mut daemon) = this else {
+            return Ok(());
+        };
         let mut failure = daemon.turn_until_end().err();
         daemon.shutdown.request();
         daemon.report.enter(Phase::Draining);
@@ -259,7 +278,10 @@ impl Daemon {
             if self.shutdown.is_requested() {
                 return Ok(());
             }
-            match self.events.recv_timeout(REPORT_EVERY.min(Duration::from_millis(100))) {
+            match self
+                .events
+                .recv_timeout(REPORT_EVERY.min(Duration::from_millis(100)))
+            {
                 Ok(Event::Bootstrapped) => self.start_workers()?,
                 Ok(Event::ZonesEnded(ended)) => {
                     return Err(match ended {
@@ -269,7 +291,9 @@ impl Daemon {
                 }
                 Ok(Event::WorkerEnded(number, ended)) => self.worker_ended(number, ended)?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => unreachable!("this end holds a sender itself"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("this end holds a sender itself")
+                }
             }
             self.watch_threads()?;
             self.restart_due_workers()?;
@@ -282,10 +306,9 @@ impl Daemon {
         if self.zones.as_ref().is_some_and(JoinHandle::is_finished) && self.events.is_empty() {
             return Err(RunError::new("the zones side panicked"));
         }
-        let panicked = self
-            .workers
-            .iter()
-            .any(|slot| slot.due.is_none() && slot.thread.as_ref().is_some_and(JoinHandle::is_finished));
+        let panicked = self.workers.iter().any(|slot| {
+            slot.due.is_none() && slot.thread.as_ref().is_some_and(JoinHandle::is_finished)
+        });
         if panicked && self.events.is_empty() {
             return Err(RunError::new("a worker panicked"));
         }
@@ -298,7 +321,12 @@ impl Daemon {
         }
         self.report.enter(Phase::Topics);
         for window in self.report.workers() {
-            let slot = WorkerSlot { window: Arc::clone(window), thread: None, restarts: Vec::new(), due: Some(Clock::mono()) };
+            let slot = WorkerSlot {
+                window: Arc::clone(window),
+                thread: None,
+                restarts: Vec::new(),
+                due: Some(Clock::mono()),
+            };
             self.workers.push(slot);
         }
         Ok(())
@@ -306,11 +334,17 @@ impl Daemon {
 
     fn restart_due_workers(&mut self) -> Result<(), RunError> {
         let now = Clock::mono();
-        if !self.workers.iter().any(|slot| slot.due.is_some_and(|due| now >= due)) {
+        if !self
+            .workers
+            .iter()
+            .any(|slot| slot.due.is_some_and(|due| now >= due))
+        {
             return Ok(());
         }
         // The topics may be others than they were (partition counts, limits): asked anew for each start.
-        let Some(plan) = startup::workers_plan(&self.config, &self.kafka, &self.shutdown, &self.report)? else {
+        let Some(plan) =
+            startup::workers_plan(&self.config, &self.kafka, &self.shutdown, &self.report)?
+        else {
             return Ok(());
         };
         for number in 0..self.workers.len() {
@@ -319,7 +353,12 @@ impl Daemon {
                 continue;
             }
             let window = Arc::clone(&self.window);
-            let load = move || window.cell.load().expect("I14: workers start after the bootstrap");
+            let load = move || {
+                window
+                    .cell
+                    .load()
+                    .expect("I14: workers start after the bootstrap")
+            };
             let worker = Worker::new(
                 &self.kafka,
                 plan.worker.clone(),
@@ -340,7 +379,11 @@ impl Daemon {
         Ok(())
     }
 
-    fn worker_ended(&mut self, number: usize, ended: Result<(), WorkerError>) -> Result<(), RunError> {
+    fn worker_ended(
+        &mut self,
+        number: usize,
+        ended: Result<(), WorkerError>,
+    ) -> Result<(), RunError> {
         let error = match ended {
             Ok(()) => return Ok(()),
             Err(error) => error,

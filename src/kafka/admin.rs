@@ -175,8 +175,10 @@ impl Admin {
         }
         let patience = self.timeout.min(DESCRIBE_PATIENCE);
         let options = AdminOptions::new().request_timeout(Some(patience));
-        let answers =
-            wait(self.client.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
+        let answers = wait(
+            self.client
+                .describe_configs(&[ResourceSpecifier::Topic(name)], &options),
+        );
         let resource: ConfigResource = match answers {
             Ok(mut answers) => match answers.pop() {
                 Some(Ok(resource)) => resource,
@@ -190,12 +192,13 @@ impl Admin {
                 }
             },
             // librdkafka waits for a broker that knows the question: the mock never does, and is not asked again.
-            Err(
-                KafkaError::AdminOp(
-                    RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnsupportedFeature,
-                ),
-            ) => {
-                tracing::warn!(topic = name, "the cluster does not tell the topic's configuration");
+            Err(KafkaError::AdminOp(
+                RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnsupportedFeature,
+            )) => {
+                tracing::warn!(
+                    topic = name,
+                    "the cluster does not tell the topic's configuration"
+                );
                 self.tells_nothing.set(true);
                 return Ok(None);
             }

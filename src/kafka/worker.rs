@@ -88,7 +88,10 @@ impl WorkerError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Edge(EdgeError::Cluster { source: KafkaError::MessageConsumptionFatal(_), .. }) => true,
+            Self::Edge(EdgeError::Cluster {
+                source: KafkaError::MessageConsumptionFatal(_),
+                ..
+            }) => true,
             Self::Edge(error) => error.is_retryable(),
             Self::Stopped(_) | Self::OutOfRange { .. } => false,
         }

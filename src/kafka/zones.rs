@@ -44,7 +44,10 @@ impl ZoneConsumer {
     /// [`EdgeError::Settings`].
     pub fn new(settings: &Settings, topic: &str) -> Result<Self, EdgeError> {
         let consumer: PlainConsumer = create(&settings.zones_consumer(), Logged::default())?;
-        Ok(Self { queue: SharedQueue::new(Arc::new(consumer), BATCH), topic: topic.to_owned() })
+        Ok(Self {
+            queue: SharedQueue::new(Arc::new(consumer), BATCH),
+            topic: topic.to_owned(),
+        })
     }
 
     /// Reads these partitions from their beginning; what was read before is dropped, also what is under way.
@@ -70,9 +73,9 @@ impl ZoneConsumer {
     /// What no waiting mends.
     pub fn serve(&self) -> Result<(), EdgeError> {
         match self.queue.consumer().poll(Duration::ZERO) {
-            Some(Err(error)) if !error.rdkafka_error_code().is_some_and(is_transient) => {
-                Err(EdgeError::cluster(format!("read topic `{}`", self.topic))(error))
-            }
+            Some(Err(error)) if !error.rdkafka_error_code().is_some_and(is_transient) => Err(
+                EdgeError::cluster(format!("read topic `{}`", self.topic))(error),
+            ),
             _ => Ok(()),
         }
     }
@@ -81,7 +84,11 @@ impl ZoneConsumer {
     ///
     /// # Errors
     /// What no waiting mends.
-    pub fn take(&mut self, timeout: Duration, mut each: impl FnMut(ZoneEvent<'_>)) -> Result<(), EdgeError> {
+    pub fn take(
+        &mut self,
+        timeout: Duration,
+        mut each: impl FnMut(ZoneEvent<'_>),
+    ) -> Result<(), EdgeError> {
         let batch = self.queue.take(BATCH, timeout);
         let mut headers = Vec::new();
         for message in batch.messages() {
@@ -99,14 +106,19 @@ impl ZoneConsumer {
                         headers: &headers,
                     }));
                 }
-                Some(RDKafkaErrorCode::PartitionEOF) => each(ZoneEvent::End { partition, next_offset: offset }),
+                Some(RDKafkaErrorCode::PartitionEOF) => each(ZoneEvent::End {
+                    partition,
+                    next_offset: offset,
+                }),
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
                     each(ZoneEvent::OutOfRange(partition));
                 }
                 Some(code) if is_transient(code) => {}
                 Some(code) => {
                     let doing = format!("read partition {partition} of topic `{}`", self.topic);
-                    return Err(EdgeError::cluster(doing)(KafkaError::MessageConsumption(code)));
+                    return Err(EdgeError::cluster(doing)(KafkaError::MessageConsumption(
+                        code,
+                    )));
                 }
             }
         }

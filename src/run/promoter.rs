@@ -46,7 +46,12 @@ impl Promoter {
             .name("promoter".to_owned())
             .spawn(move || work(&todo, &done, &shown))
             .expect("a process can start a thread");
-        Self { tasks: Some(tasks), results, live, thread: Some(thread) }
+        Self {
+            tasks: Some(tasks),
+            results,
+            live,
+            thread: Some(thread),
+        }
     }
 
     pub(super) fn build(&self, request: BuildRequest) {
@@ -65,7 +70,10 @@ impl Promoter {
     fn send(&self, task: Task) {
         // At most one build is under way, and retired snapshots are bounded by `index.max_live_snapshots`.
         let tasks = self.tasks.as_ref().expect("it is there until the drop");
-        assert!(tasks.send(task).is_ok(), "the promoter's thread lives as long as its owner");
+        assert!(
+            tasks.send(task).is_ok(),
+            "the promoter's thread lives as long as its owner"
+        );
     }
 }
 
@@ -95,7 +103,14 @@ fn work(todo: &Receiver<Task>, done: &Sender<BuildResult>, live: &AtomicUsize) {
                 let begun = Clock::mono();
                 let result = request.run();
                 // Gone = the zone side has ended.
-                if done.send(BuildResult { number: request.number, result, begun }).is_err() {
+                if done
+                    .send(BuildResult {
+                        number: request.number,
+                        result,
+                        begun,
+                    })
+                    .is_err()
+                {
                     return;
                 }
             }

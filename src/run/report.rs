@@ -41,7 +41,13 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 5] = [Self::Cluster, Self::Bootstrap, Self::Topics, Self::Running, Self::Draining];
+    const ALL: [Self; 5] = [
+        Self::Cluster,
+        Self::Bootstrap,
+        Self::Topics,
+        Self::Running,
+        Self::Draining,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -80,10 +86,15 @@ impl Report {
             phase: AtomicU8::new(0),
             waits_for: ArcSwap::default(),
             zones: Arc::new(ZoneWindow::default()),
-            workers: (0..count).map(|_| Arc::new(WorkerWindow::default())).collect(),
+            workers: (0..count)
+                .map(|_| Arc::new(WorkerWindow::default()))
+                .collect(),
             telemetry_partitions: AtomicI64::new(-1),
             exporter,
-            published: std::sync::Mutex::new(Published { workers: vec![Counters::default(); count], ..Published::default() }),
+            published: std::sync::Mutex::new(Published {
+                workers: vec![Counters::default(); count],
+                ..Published::default()
+            }),
             published_at: AtomicU64::new(0),
         }
     }
@@ -106,7 +117,10 @@ impl Report {
     }
 
     pub(super) fn knows_topics(&self, telemetry_partitions: usize) {
-        self.telemetry_partitions.store(i64::try_from(telemetry_partitions).unwrap_or(i64::MAX), Ordering::Release);
+        self.telemetry_partitions.store(
+            i64::try_from(telemetry_partitions).unwrap_or(i64::MAX),
+            Ordering::Release,
+        );
     }
 
     fn phase(&self) -> Phase {
@@ -123,7 +137,10 @@ impl Report {
 
     /// Sets the gauges, and adds to the counters what has come since the last time.
     pub(super) fn publish(&self) {
-        let mut published = self.published.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut published = self
+            .published
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let (mut held, mut in_flight) = (0, 0);
         let mut paused = [0_usize; PauseCause::ALL.len()];
         for (window, last) in self.workers.iter().zip(&mut published.workers) {
@@ -139,7 +156,9 @@ impl Report {
         metrics::RECORDS_HELD.gauge(&[]).set(held as f64);
         metrics::RECORDS_IN_FLIGHT.gauge(&[]).set(in_flight as f64);
         for (cause, count) in PauseCause::ALL.iter().zip(paused) {
-            metrics::PARTITIONS_PAUSED.gauge(&[cause.as_str().to_owned()]).set(count as f64);
+            metrics::PARTITIONS_PAUSED
+                .gauge(&[cause.as_str().to_owned()])
+                .set(count as f64);
         }
         if let Some(status) = self.zones.status.load_full() {
             self.publish_gate(&status, &mut published.gate);
@@ -161,30 +180,52 @@ impl Report {
         for partition in &status.partitions {
             let label = [partition.partition.to_string()];
             if let Some(watermark) = partition.watermark {
-                metrics::WATERMARK.gauge(&label).set(watermark.millis() as f64 / 1e3);
+                metrics::WATERMARK
+                    .gauge(&label)
+                    .set(watermark.millis() as f64 / 1e3);
             }
-            let is_held = status.held_by.iter().any(|held| held.partition == partition.partition);
-            metrics::GATE_HELD.gauge(&label).set(f64::from(u8::from(is_held)));
+            let is_held = status
+                .held_by
+                .iter()
+                .any(|held| held.partition == partition.partition);
+            metrics::GATE_HELD
+                .gauge(&label)
+                .set(f64::from(u8::from(is_held)));
         }
-        metrics::SETTLE_MARGIN.gauge(&[]).set(status.settle_margin.as_secs_f64());
+        metrics::SETTLE_MARGIN
+            .gauge(&[])
+            .set(status.settle_margin.as_secs_f64());
         metrics::EPOCH.gauge(&[]).set(status.epoch.0 as f64);
         metrics::ZONES.gauge(&[]).set(status.zones as f64);
-        metrics::STAGING_QUEUE_DEPTH.gauge(&[]).set(status.staged as f64);
-        metrics::ZONES_REJECTED.gauge(&[]).set(status.rejected_zone_count as f64);
-        metrics::ACTIVE_SNAPSHOTS.gauge(&[]).set(self.zones.live_snapshots.load(Ordering::Relaxed) as f64);
+        metrics::STAGING_QUEUE_DEPTH
+            .gauge(&[])
+            .set(status.staged as f64);
+        metrics::ZONES_REJECTED
+            .gauge(&[])
+            .set(status.rejected_zone_count as f64);
+        metrics::ACTIVE_SNAPSHOTS
+            .gauge(&[])
+            .set(self.zones.live_snapshots.load(Ordering::Relaxed) as f64);
         let now = &status.counters;
-        let on_time = |counters: &GateCounters| counters.accepted.saturating_sub(counters.violations);
+        let on_time =
+            |counters: &GateCounters| counters.accepted.saturating_sub(counters.violations);
         let results = [
             ("applied", on_time(now), on_time(last)),
             ("rejected", now.rejected, last.rejected),
             ("late", now.violations, last.violations),
         ];
         for (result, now, last) in results {
-            metrics::ZONE_CHANGES.counter(&[result.to_owned()]).increment(now.saturating_sub(last));
+            metrics::ZONE_CHANGES
+                .counter(&[result.to_owned()])
+                .increment(now.saturating_sub(last));
         }
         let since = |now: u64, last: u64| now.saturating_sub(last);
-        metrics::GATE_VIOLATIONS.counter(&[]).increment(since(now.violations, last.violations));
-        metrics::EFFECTIVE_AT_CLIPPED.counter(&[]).increment(since(now.clipped, last.clipped));
+        metrics::GATE_VIOLATIONS
+            .counter(&[])
+            .increment(since(now.violations, last.violations));
+        metrics::EFFECTIVE_AT_CLIPPED
+            .counter(&[])
+            .increment(since(now.clipped, last.clipped));
         metrics::ZONE_VERSION_REGRESSIONS
             .counter(&[])
             .increment(since(now.version_regressions, last.version_regressions));
@@ -192,7 +233,11 @@ impl Report {
     }
 
     fn totals(&self) -> Value {
-        let all: Vec<Counters> = self.workers.iter().map(|window| window.seen().counters).collect();
+        let all: Vec<Counters> = self
+            .workers
+            .iter()
+            .map(|window| window.seen().counters)
+            .collect();
         let sum = |of: fn(&Counters) -> u64| all.iter().map(of).sum::<u64>();
         json!({
             "consumed": sum(|c| c.consumed),
@@ -227,19 +272,30 @@ fn add_counters(now: &Counters, last: &Counters) {
     add(metrics::RECORDS_RELEASED, now.released, last.released);
     for reason in RejectionReason::ALL {
         let label = || [reason.as_str().to_owned()];
-        let dead = now.dead_lettered.of(*reason) - last.dead_lettered.of(*reason).min(now.dead_lettered.of(*reason));
+        let dead = now.dead_lettered.of(*reason)
+            - last
+                .dead_lettered
+                .of(*reason)
+                .min(now.dead_lettered.of(*reason));
         if dead > 0 {
-            metrics::RECORDS_DEAD_LETTERED.counter(&label()).increment(dead);
+            metrics::RECORDS_DEAD_LETTERED
+                .counter(&label())
+                .increment(dead);
         }
-        let dropped = now.dropped.of(*reason) - last.dropped.of(*reason).min(now.dropped.of(*reason));
+        let dropped =
+            now.dropped.of(*reason) - last.dropped.of(*reason).min(now.dropped.of(*reason));
         if dropped > 0 {
-            metrics::RECORDS_DROPPED.counter(&label()).increment(dropped);
+            metrics::RECORDS_DROPPED
+                .counter(&label())
+                .increment(dropped);
         }
     }
     for flag in Flag::ALL {
         let flagged = now.flagged(flag).saturating_sub(last.flagged(flag));
         if flagged > 0 {
-            metrics::RECORDS_FLAGGED.counter(&[flag.as_str().to_owned()]).increment(flagged);
+            metrics::RECORDS_FLAGGED
+                .counter(&[flag.as_str().to_owned()])
+                .increment(flagged);
         }
     }
 }
@@ -327,9 +383,16 @@ impl Source for Report {
         let bootstrap = Check {
             name: "zones",
             ok: gate.as_ref().is_some_and(|status| status.bootstrapped),
-            detail: gate.as_ref().map_or_else(|| "not read yet".to_owned(), |status| status.waiting_for.clone()),
+            detail: gate.as_ref().map_or_else(
+                || "not read yet".to_owned(),
+                |status| status.waiting_for.clone(),
+            ),
         };
-        let turning = self.workers.iter().filter(|window| window.beat().micros() > 0).count();
+        let turning = self
+            .workers
+            .iter()
+            .filter(|window| window.beat().micros() > 0)
+            .count();
         let workers = Check {
             name: "workers",
             ok: phase == Phase::Running && turning == self.workers.len(),
@@ -373,6 +436,8 @@ impl Source for Report {
     }
 
     fn metrics(&self, format: Format) -> String {
-        self.exporter.as_ref().map_or_else(String::new, |exporter| exporter.render(format))
+        self.exporter
+            .as_ref()
+            .map_or_else(String::new, |exporter| exporter.render(format))
     }
 }

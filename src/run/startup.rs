@@ -15,7 +15,9 @@ use crate::kafka::EdgeError;
 use crate::kafka::admin::{Admin, TopicProperty};
 use crate::kafka::client::Settings;
 use crate::kafka::worker::{StartAt, WorkerSettings};
-use crate::pipeline::{AtRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, Partitioning, PipelineConfig};
+use crate::pipeline::{
+    AtRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, Partitioning, PipelineConfig,
+};
 use crate::shutdown::Shutdown;
 
 /// How long one question may take.
@@ -87,7 +89,9 @@ fn millis(properties: &Properties, name: &str) -> Option<Duration> {
     let value = properties.as_ref()?.get(name)?.value.as_ref()?;
     // Kafka says -1 or a huge number for "for ever".
     let millis: i64 = value.parse().ok()?;
-    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX / 4)))
+    Some(Duration::from_millis(
+        u64::try_from(millis).unwrap_or(u64::MAX / 4),
+    ))
 }
 
 /// Finds the zones topic, and refuses what cannot give right answers.
@@ -100,11 +104,20 @@ pub(super) fn zones_facts(
     let admin = admin(kafka)?;
     let topic = &config.zones.topic;
     // The cluster must answer before a topic can be missed.
-    let Some(_) = ask(shutdown, report, || admin.broker_count())? else { return Ok(None) };
+    let Some(_) = ask(shutdown, report, || admin.broker_count())? else {
+        return Ok(None);
+    };
     missing_topics(config, &admin)?;
-    let Some(found) = ask(shutdown, report, || admin.existing(topic))? else { return Ok(None) };
+    let Some(found) = ask(shutdown, report, || admin.existing(topic))? else {
+        return Ok(None);
+    };
     let properties = properties(&admin, topic).map_err(RunError::new)?;
-    let text = |name: &str| properties.as_ref().and_then(|all| all.get(name)).and_then(|one| one.value.as_deref());
+    let text = |name: &str| {
+        properties
+            .as_ref()
+            .and_then(|all| all.get(name))
+            .and_then(|one| one.value.as_deref())
+    };
     if text("message.timestamp.type").is_some_and(|kind| kind != "LogAppendTime")
         && config.gate.create_time_margin.is_none()
     {
@@ -133,8 +146,11 @@ pub(super) fn zones_facts(
 /// Names every topic that must be there and is not. The telemetry topic may come later (FS-65).
 fn missing_topics(config: &Config, admin: &Admin) -> Result<(), RunError> {
     let mut missing = Vec::new();
-    let needed =
-        [Some(&config.zones.topic), Some(&config.enriched.topic), config.dead_letter.topic.as_ref()];
+    let needed = [
+        Some(&config.zones.topic),
+        Some(&config.enriched.topic),
+        config.dead_letter.topic.as_ref(),
+    ];
     for topic in needed.into_iter().flatten() {
         if matches!(admin.topic(topic), Ok(None)) {
             missing.push(format!("`{topic}`"));
@@ -188,12 +204,17 @@ pub(super) fn workers_plan(
     report: &Report,
 ) -> Result<Option<WorkersPlan>, RunError> {
     let admin = admin(kafka)?;
-    let Some(telemetry) = ask(shutdown, report, || admin.existing(&config.telemetry.topic))? else { return Ok(None) };
-    let Some(enriched) = ask(shutdown, report, || admin.existing(&config.enriched.topic))? else { return Ok(None) };
+    let Some(telemetry) = ask(shutdown, report, || admin.existing(&config.telemetry.topic))? else {
+        return Ok(None);
+    };
+    let Some(enriched) = ask(shutdown, report, || admin.existing(&config.enriched.topic))? else {
+        return Ok(None);
+    };
     report.knows_topics(telemetry.partitions.len());
     let count = |found: usize| u32::try_from(found).unwrap_or(u32::MAX);
     let source_count = count(telemetry.partitions.len());
-    let enriched_count = NonZeroU32::new(count(enriched.partitions.len())).expect("a topic has partitions");
+    let enriched_count =
+        NonZeroU32::new(count(enriched.partitions.len())).expect("a topic has partitions");
     let partitioning = match config.enriched.partition {
         config::OutputPartition::Auto => Partitioning::decide(source_count, enriched_count),
         config::OutputPartition::Key => Partitioning::Key(enriched_count),
@@ -207,7 +228,9 @@ pub(super) fn workers_plan(
         config::OutputPartition::Same => Partitioning::Same,
     };
     let mut pipeline = PipelineConfig::new(
-        config.fields().map_err(|_| RunError::new("the telemetry fields are wrong"))?,
+        config
+            .fields()
+            .map_err(|_| RunError::new("the telemetry fields are wrong"))?,
         &config.telemetry.topic,
     );
     pipeline.at = at_rules(config);
@@ -254,7 +277,10 @@ fn at_rules(config: &Config) -> AtRules {
     let gate = &config.gate;
     AtRules {
         mode: match gate.match_mode {
-            config::MatchMode::Event => MatchMode::Event { from: gate.match_from, until: gate.match_until },
+            config::MatchMode::Event => MatchMode::Event {
+                from: gate.match_from,
+                until: gate.match_until,
+            },
             config::MatchMode::Latest => MatchMode::Latest,
         },
         // Every event waits for the margin itself, a wide one included; the rest is what a stall may take.
@@ -273,6 +299,11 @@ fn at_rules(config: &Config) -> AtRules {
 
 fn max_message_bytes(admin: &Admin, topic: &str) -> Result<usize, RunError> {
     let properties = properties(admin, topic).map_err(RunError::new)?;
-    let value = properties.as_ref().and_then(|all| all.get("max.message.bytes")).and_then(|one| one.value.as_ref());
-    Ok(value.and_then(|value| value.parse().ok()).unwrap_or(MAX_MESSAGE_BYTES))
+    let value = properties
+        .as_ref()
+        .and_then(|all| all.get("max.message.bytes"))
+        .and_then(|one| one.value.as_ref());
+    Ok(value
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(MAX_MESSAGE_BYTES))
 }

@@ -14,8 +14,8 @@ use crate::codec::zone_change::{self, ZoneRules};
 use crate::enriched::output_timestamp;
 use crate::gate::clock_guard::ClockGuard;
 use crate::gate::{
-    EndAnswer, Epoch, Gate, GateConfig, GateEffect, GateInput, GateStatus, MaxTimestamp, ProofRound, Snapshot,
-    SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
+    EndAnswer, Epoch, Gate, GateConfig, GateEffect, GateInput, GateStatus, MaxTimestamp,
+    ProofRound, Snapshot, SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
 };
 use crate::kafka::EdgeError;
 use crate::kafka::client::{Logged, PlainConsumer, Settings, create};
@@ -46,7 +46,11 @@ pub(super) enum ZoneError {
     /// The topic carries producers' stamps, and nothing says how far off they may be.
     CreateTime,
     /// `gate.match_from` or `match_until` lies above what the zones topic has settled.
-    MatchAhead { key: &'static str, at: EventTime, as_of: EventTime },
+    MatchAhead {
+        key: &'static str,
+        at: EventTime,
+        as_of: EventTime,
+    },
 }
 
 impl std::fmt::Display for ZoneError {
@@ -142,7 +146,11 @@ impl ZoneSide {
         let (mono, wall) = (Clock::mono(), Clock::wall());
         consumer.read_from_start(&settings.zones_topic.partitions)?;
         Ok(Self {
-            gate: Gate::new(settings.gate.clone(), settings.zones_topic.clone(), Now { mono, wall }),
+            gate: Gate::new(
+                settings.gate.clone(),
+                settings.zones_topic.clone(),
+                Now { mono, wall },
+            ),
             guard: ClockGuard::new(wall, mono),
             settings,
             consumer,
@@ -166,7 +174,11 @@ impl ZoneSide {
     }
 
     /// Turns until `shutdown`; calls `bootstrapped` once the first snapshot is published (I14).
-    pub(super) fn run(mut self, shutdown: &Shutdown, bootstrapped: impl Fn()) -> Result<(), ZoneError> {
+    pub(super) fn run(
+        mut self,
+        shutdown: &Shutdown,
+        bootstrapped: impl Fn(),
+    ) -> Result<(), ZoneError> {
         while !shutdown.is_requested() {
             let was_bootstrapped = self.bootstrapped;
             self.turn()?;
@@ -179,7 +191,9 @@ impl ZoneSide {
 
     fn turn(&mut self) -> Result<(), ZoneError> {
         let now = self.read_clocks();
-        self.window.beat_micros.store(now.mono.micros(), Ordering::Relaxed);
+        self.window
+            .beat_micros
+            .store(now.mono.micros(), Ordering::Relaxed);
         self.consumer.serve()?;
         self.ask(now)?;
         while let Ok(built) = self.promoter.results.try_recv() {
@@ -189,7 +203,9 @@ impl ZoneSide {
         let live = self.promoter.live();
         if live != self.live_told {
             self.live_told = live;
-            self.window.live_snapshots.store(live as u64, Ordering::Relaxed);
+            self.window
+                .live_snapshots
+                .store(live as u64, Ordering::Relaxed);
             self.input(GateInput::LiveSnapshots(live), now)?;
         }
         if self.paused {
@@ -211,17 +227,25 @@ impl ZoneSide {
 
     fn read_clocks(&mut self) -> Now {
         let mono = Clock::mono();
-        let now = Now { mono, wall: self.guard.read(Clock::wall(), mono, self.gate.newest_stamp()) };
+        let now = Now {
+            mono,
+            wall: self
+                .guard
+                .read(Clock::wall(), mono, self.gate.newest_stamp()),
+        };
         self.time.set(now);
         now
     }
 
     fn ask(&mut self, now: Now) -> Result<(), ZoneError> {
         let mut events = std::mem::take(&mut self.end_events);
-        self.asker.turn(now.mono, now.wall, &self.read_to, &mut events);
+        self.asker
+            .turn(now.mono, now.wall, &self.read_to, &mut events);
         for event in events.drain(..) {
             match event {
-                EndEvent::Round(round) => self.input(GateInput::Round(proof(&round, &self.read_to)), now)?,
+                EndEvent::Round(round) => {
+                    self.input(GateInput::Round(proof(&round, &self.read_to)), now)?
+                }
                 EndEvent::Partitions(partitions) => {
                     let partitions = partitions.into_iter().map(|(id, _)| id).collect();
                     self.input(GateInput::Partitions(partitions), now)?;
@@ -233,7 +257,9 @@ impl ZoneSide {
                     }
                 }
                 // Deleted, or a broker that does not know it yet: what comes back is judged by its id and ends.
-                EndEvent::Gone => tracing::warn!(topic = self.settings.topic, "the zones topic is not there"),
+                EndEvent::Gone => {
+                    tracing::warn!(topic = self.settings.topic, "the zones topic is not there")
+                }
             }
         }
         self.end_events = events;
@@ -249,13 +275,21 @@ impl ZoneSide {
         self.consumer.take(TURN, |event| match event {
             ZoneEvent::Record(record) => {
                 raise(read_to, record.partition, record.offset.next());
-                create_time |= matches!(record.timestamp, RecordTimestamp::Create(_)) && !settings.create_time_allowed;
-                gate.handle(GateInput::Record(Box::new(zone_record(&record, &settings.rules))), now, effects);
+                create_time |= matches!(record.timestamp, RecordTimestamp::Create(_))
+                    && !settings.create_time_allowed;
+                gate.handle(
+                    GateInput::Record(Box::new(zone_record(&record, &settings.rules))),
+                    now,
+                    effects,
+                );
                 // A record that is refused is at hand only now; the other effects are carried out after the batch.
                 for effect in effects.drain(..) {
                     match effect {
-                        GateEffect::DeadLetter { position, rejection }
-                            if position.offset == record.offset && position.partition == record.partition =>
+                        GateEffect::DeadLetter {
+                            position,
+                            rejection,
+                        } if position.offset == record.offset
+                            && position.partition == record.partition =>
                         {
                             refuse(letters.as_mut(), position, Some(&record), &rejection, now);
                         }
@@ -263,9 +297,19 @@ impl ZoneSide {
                     }
                 }
             }
-            ZoneEvent::End { partition, next_offset } => {
+            ZoneEvent::End {
+                partition,
+                next_offset,
+            } => {
                 raise(read_to, partition, next_offset);
-                gate.handle(GateInput::EndOfPartition { partition, next_offset }, now, effects);
+                gate.handle(
+                    GateInput::EndOfPartition {
+                        partition,
+                        next_offset,
+                    },
+                    now,
+                    effects,
+                );
                 rest.append(effects);
             }
             ZoneEvent::OutOfRange(partition) => {
@@ -296,23 +340,38 @@ impl ZoneSide {
         match effect {
             GateEffect::Build(request) => {
                 let room = FOLLOWED_MAX.saturating_sub(self.followed.len());
-                self.followed.extend(request.changes().iter().take(room).map(|change| change.commit_time));
+                self.followed.extend(
+                    request
+                        .changes()
+                        .iter()
+                        .take(room)
+                        .map(|change| change.commit_time),
+                );
                 self.promoter.build(request);
             }
             GateEffect::Publish(snapshot) => self.publish(snapshot, now)?,
             GateEffect::PauseZones => self.paused = true,
             GateEffect::ResumeZones => self.paused = false,
-            GateEffect::DeadLetter { position, rejection } => {
+            GateEffect::DeadLetter {
+                position,
+                rejection,
+            } => {
                 refuse(self.letters.as_mut(), position, None, &rejection, now);
             }
             GateEffect::Bootstrapped => {
                 self.bootstrapped = true;
                 let status = self.gate.status();
-                tracing::info!(zones = status.zones, rejected = status.rejected_zone_count,
-                    as_of = status.as_of.map(tracing::field::display), "zones are read, the gate is open");
+                tracing::info!(
+                    zones = status.zones,
+                    rejected = status.rejected_zone_count,
+                    as_of = status.as_of.map(tracing::field::display),
+                    "zones are read, the gate is open"
+                );
             }
             GateEffect::StartOver(partitions) => {
-                tracing::warn!("the zones topic is read again from its start; answers are flagged `degraded` meanwhile");
+                tracing::warn!(
+                    "the zones topic is read again from its start; answers are flagged `degraded` meanwhile"
+                );
                 self.followed.clear();
                 self.read_to.clear();
                 self.build_begun = None;
@@ -320,7 +379,9 @@ impl ZoneSide {
             }
             GateEffect::Stop(reason) => return Err(ZoneError::Stopped(reason)),
             GateEffect::LateChange { position, lateness } => {
-                metrics::GATE_VIOLATION_LATENESS.histogram().record(lateness.as_secs_f64());
+                metrics::GATE_VIOLATION_LATENESS
+                    .histogram()
+                    .record(lateness.as_secs_f64());
                 tracing::warn!(%position, lateness_ms = lateness.as_millis() as u64,
                     "a zone change came later than the settle margin allows for");
             }
@@ -334,7 +395,11 @@ impl ZoneSide {
                 if let Some(at) = at
                     && at > snapshot.as_of
                 {
-                    return Err(ZoneError::MatchAhead { key, at, as_of: snapshot.as_of });
+                    return Err(ZoneError::MatchAhead {
+                        key,
+                        at,
+                        as_of: snapshot.as_of,
+                    });
                 }
             }
         }
@@ -342,7 +407,9 @@ impl ZoneSide {
             self.epoch = snapshot.epoch;
             if let Some(begun) = self.build_begun.take() {
                 let took = Clock::mono().since(begun);
-                metrics::INDEX_SWAP_LATENCY.histogram().record(took.as_secs_f64() * 1e3);
+                metrics::INDEX_SWAP_LATENCY
+                    .histogram()
+                    .record(took.as_secs_f64() * 1e3);
             }
             let delay = metrics::ZONE_VISIBLE_DELAY.histogram();
             for commit_time in self.followed.drain(..) {
@@ -376,16 +443,32 @@ fn proof(round: &EndRound, read_to: &BTreeMap<PartitionId, Offset>) -> ProofRoun
             LargestStamp::At(offset) => MaxTimestamp::At(offset),
         };
         let read = read_to.get(&ends.partition).copied().unwrap_or_default();
-        let log_end =
-            if ends.log_end >= ends.read_when_asked { ends.log_end.max(read) } else { ends.log_end };
-        (ends.partition, EndAnswer { log_start: ends.log_start, log_end, max_timestamp })
+        let log_end = if ends.log_end >= ends.read_when_asked {
+            ends.log_end.max(read)
+        } else {
+            ends.log_end
+        };
+        (
+            ends.partition,
+            EndAnswer {
+                log_start: ends.log_start,
+                log_end,
+                max_timestamp,
+            },
+        )
     });
-    ProofRound { asked_at: round.asked_at, answers: answers.collect() }
+    ProofRound {
+        asked_at: round.asked_at,
+        answers: answers.collect(),
+    }
 }
 
 fn zone_record(record: &RecordRef<'_>, rules: &ZoneRules) -> ZoneRecord {
     ZoneRecord {
-        position: RecordPosition { partition: record.partition, offset: record.offset },
+        position: RecordPosition {
+            partition: record.partition,
+            offset: record.offset,
+        },
         timestamp: record.timestamp,
         outcome: zone_change::decode(record.key, record.value, rules)
             .map_err(|rejection| (zone_change::zone_of_key(record.key), rejection)),
@@ -432,11 +515,18 @@ impl Letters {
         })
     }
 
-    fn write(&mut self, position: RecordPosition, record: Option<&RecordRef<'_>>, rejection: &Rejection, now: Now) {
+    fn write(
+        &mut self,
+        position: RecordPosition,
+        record: Option<&RecordRef<'_>>,
+        rejection: &Rejection,
+        now: Now,
+    ) {
         let timestamp = record.map_or(RecordTimestamp::Missing, |record| record.timestamp);
         // The record is gone where its build failed: the error headers say where it is.
         let truncated = record.is_none().then_some("key,value,headers");
-        self.headers.fill(rejection, &self.zones_topic, position, timestamp, truncated);
+        self.headers
+            .fill(rejection, &self.zones_topic, position, timestamp, truncated);
         let headers: Vec<_> = record
             .map_or(&[][..], |record| record.headers)
             .iter()
@@ -485,13 +575,21 @@ mod tests {
             largest: LargestStamp::Unsupported,
             read_when_asked: Offset(read_when_asked),
         };
-        EndRound { asked_at: EventTime::clamped(0), ends: vec![ends] }
+        EndRound {
+            asked_at: EventTime::clamped(0),
+            ends: vec![ends],
+        }
     }
 
     #[test]
-    fn what_is_read_between_question_and_answer_is_no_truncation_but_an_end_below_what_was_read_is() {
+    fn what_is_read_between_question_and_answer_is_no_truncation_but_an_end_below_what_was_read_is()
+    {
         let read = BTreeMap::from([(PartitionId(0), Offset(102))]);
-        let end = |log_end, when_asked| proof(&round(log_end, when_asked), &read).answers[0].1.log_end;
+        let end = |log_end, when_asked| {
+            proof(&round(log_end, when_asked), &read).answers[0]
+                .1
+                .log_end
+        };
         assert_eq!(end(101, 99), Offset(102));
         assert_eq!(end(150, 99), Offset(150));
         assert_eq!(end(50, 99), Offset(50));

@@ -9,6 +9,7 @@
 mod geometry_data;
 
 mod bad_input;
+mod broker;
 mod configuration;
 mod gate_faults;
 mod index_oracle;

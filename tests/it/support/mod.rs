@@ -1,5 +1,7 @@
 //! What the tests of this binary share.
 
+#[allow(dead_code, unreachable_pub, reason = "each test of whole processes uses its part")]
+pub(crate) mod daemon;
 pub(crate) mod log;
 pub(crate) mod worker;
 pub(crate) mod world;
