@@ -463,3 +463,60 @@ fn start_latest_reads_what_comes_after_and_new_partitions_from_their_start() {
     });
     worker.stop().unwrap();
 }
+
+/// A daemon in this process on a mock cluster of two brokers, each leading one zones partition.
+#[test]
+fn fs_18_a_slow_leader_holds_back_the_gate_and_is_named() {
+    let cluster = EmbeddedCluster::start(2).unwrap();
+    for topic in [
+        "telemetry",
+        "telemetry.enriched",
+        "telemetry.dead-letter",
+        "zones",
+    ] {
+        cluster.create_topic(topic, 2).unwrap();
+    }
+    for (partition, broker) in [(0, 1), (1, 2)] {
+        cluster
+            .controls()
+            .partition_leader("zones", partition, Some(broker))
+            .unwrap();
+    }
+    let mut config = ringfence::config::Config::defaults();
+    config
+        .kafka
+        .set_common("bootstrap.servers", &cluster.bootstrap_servers());
+    config.http.listen = "127.0.0.1:0".to_owned();
+    config.zones.allow_empty = true;
+    config.workers.count = 1;
+    config.gate.create_time_margin = Some(Duration::from_millis(250));
+    let handle = ringfence::run::Handle::new();
+    let (running, settings) = (handle.clone(), config.clone());
+    let daemon = std::thread::spawn(move || ringfence::run::run(&settings, &running));
+    wait_for("the daemon is ready", || handle.is_ready());
+    let held = || {
+        let status = handle.status().unwrap_or_default();
+        let held = status["gate"]["held_by"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        held.iter()
+            .filter_map(|held| held["partition"].as_i64())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(held(), [0_i64; 0]);
+    cluster
+        .controls()
+        .broker_round_trip_time(2, Duration::from_secs(2))
+        .unwrap();
+    wait_for("the slow partition is named, and it alone", || {
+        held() == [1]
+    });
+    cluster
+        .controls()
+        .broker_round_trip_time(2, Duration::ZERO)
+        .unwrap();
+    wait_for("the gate goes on", || held().is_empty());
+    handle.stop();
+    daemon.join().unwrap().unwrap();
+}
