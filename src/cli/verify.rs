@@ -476,8 +476,10 @@ impl Follower {
         // The zones are read first: what waits for them is then judged as it comes.
         while !has_read(&self.zones, &round.zones) {
             let audit = &mut self.audit;
-            self.zones
-                .poll(Duration::from_millis(10), |record| audit.zone(record))?;
+            let wait = Duration::from_millis(10);
+            if self.zones.poll(wait, |record| audit.zone(record))? > 0 {
+                quiet_since = Clock::mono();
+            }
             patience(quiet_since)?;
         }
         self.audit.zones_settled(EventTime::MAX);

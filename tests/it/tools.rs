@@ -306,3 +306,22 @@ fn a_witness_who_saw_nothing_clears_nobody() {
     let verdict = cluster.run(&["--set", "enriched.headers=false", "verify"]);
     assert_eq!(code(&verdict), 2, "{}", text(&verdict.stderr));
 }
+
+#[test]
+fn the_demo_ends_with_a_clean_verdict_over_every_event_it_wrote() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+        .args(["demo", "--for", "3s", "--rate", "500", "--json"])
+        .output()
+        .unwrap();
+    let said: serde_json::Value = serde_json::from_str(&done(&output)).unwrap();
+    assert_eq!(said["clean"], true, "{said}");
+    assert_eq!(said["audit"]["judged"], said["written"]["events"], "{said}");
+    assert_eq!(
+        said["audit"]["dead_letters"], said["written"]["invalid"],
+        "{said}"
+    );
+    assert!(
+        said["audit"]["jigsaw_checked"].as_u64().unwrap() > 500,
+        "{said}"
+    );
+}
