@@ -389,7 +389,6 @@ impl FleetSide<'_> {
             let emission = self.fleet.next(Clock::wall(), earliest, &mut self.event);
             self.repeat = emission == Emission::Twice;
             self.pending = true;
-            add(&self.counts.invalid, u64::from(self.event.is_invalid));
             add(&self.counts.twice, u64::from(self.repeat));
         }
         let outgoing = Outgoing {
@@ -402,6 +401,8 @@ impl FleetSide<'_> {
             return Ok(false);
         }
         add(&self.counts.events, 1);
+        // Of records, not of events: one that is sent twice is dead-lettered twice.
+        add(&self.counts.invalid, u64::from(self.event.is_invalid));
         self.pending = std::mem::take(&mut self.repeat);
         Ok(true)
     }
