@@ -9,10 +9,10 @@ pub mod config_show;
 pub mod demo;
 mod interrupt;
 pub mod matching;
+pub mod run;
 pub mod simulate;
 pub mod topics;
 pub mod verify;
-pub mod run;
 pub mod zones;
 
 use std::fmt;

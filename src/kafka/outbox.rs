@@ -54,7 +54,8 @@ impl ProducerContext for Reports {
                     && let Some(stamped) = super::timestamp_of(message.timestamp()).instant()
                 {
                     // `since` is zero for stamps ahead of our clock.
-                    self.end_to_end.record(Clock::wall().since(stamped).as_secs_f64());
+                    self.end_to_end
+                        .record(Clock::wall().since(stamped).as_secs_f64());
                 }
                 AckResult::Delivered
             }

@@ -135,22 +135,30 @@ impl Source {
             self.read_to = offset;
             self.passed_to = offset;
         }
+        self.begin_at(offset);
+    }
+
+    /// Before any telemetry is read, the partition begins at the lowest offset met: outputs come in any order (a dead
+    /// letter may be read before the enriched records ahead of it).
+    fn begin_at(&mut self, offset: i64) {
+        if self.telemetry_from.is_some() || offset < 0 || self.base - offset > AHEAD_MAX {
+            return;
+        }
+        while self.base > offset {
+            self.slots.push_front(Slot::default());
+            self.base -= 1;
+        }
+        if self.read_to > self.base {
+            self.read_to = self.base;
+            self.passed_to = self.base;
+        }
     }
 
     /// Takes a telemetry record; offsets ascend.
     pub(super) fn read(&mut self, offset: i64, record: Stored) -> bool {
         self.start(offset);
         if offset < self.read_to {
-            // An output came first: the partition begins earlier than it said.
-            if self.base == self.read_to && offset >= 0 && self.passed_to == self.base {
-                while self.base > offset {
-                    self.slots.push_front(Slot::default());
-                    self.base -= 1;
-                }
-                self.passed_to = self.base;
-            } else {
-                return false;
-            }
+            return false;
         }
         // What lies before the first record is what retention took long ago.
         if self

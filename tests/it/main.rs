@@ -20,6 +20,6 @@ mod pipeline_faults;
 mod simulation;
 mod support;
 mod tidy;
+mod tools;
 mod witness;
 mod zone_files;
-mod tools;

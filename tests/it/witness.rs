@@ -694,3 +694,28 @@ fn telemetry_that_the_audit_could_not_read_in_time_is_said() {
     );
     assert!(!report.is_clean());
 }
+
+/// Outputs of two topics come in any order: a dead letter may be met before the telemetry, and before the enriched
+/// records that stand ahead of it in the log.
+#[test]
+fn a_run_is_clean_when_its_last_dead_letters_are_read_first_and_its_telemetry_last() {
+    let (topics, _) = right_run(5);
+    let mut audit = Audit::new(rules());
+    let (letters, enriched) = (topics.dead_letters.iter().rev(), topics.enriched.iter());
+    topics
+        .zones
+        .iter()
+        .for_each(|record| record.lend(|record| audit.zone(record)));
+    audit.zones_settled(EventTime::MAX);
+    letters.for_each(|record| record.lend(|record| audit.dead_letter(record)));
+    enriched.for_each(|record| record.lend(|record| audit.enriched(record)));
+    topics
+        .telemetry
+        .iter()
+        .for_each(|record| record.lend(|record| audit.telemetry(record)));
+    for (partition, committed) in topics.committed.iter().enumerate() {
+        audit.settled(PartitionId(partition as i32), Offset(*committed));
+    }
+    let report = audit.finish();
+    assert!(report.is_clean(), "{report}");
+}

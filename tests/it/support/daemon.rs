@@ -29,7 +29,10 @@ pub fn eventually<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Opt
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    listener
+        .local_addr()
+        .expect("a bound listener has an address")
+        .port()
 }
 
 /// Runs the binary to its end.
@@ -80,7 +83,11 @@ impl Daemon {
             .stderr(file)
             .spawn()
             .expect("the binary starts");
-        Self { child, http: SocketAddr::from(([127, 0, 0, 1], port)), log }
+        Self {
+            child,
+            http: SocketAddr::from(([127, 0, 0, 1], port)),
+            log,
+        }
     }
 
     /// The process id.
@@ -97,7 +104,11 @@ impl Daemon {
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.http, Duration::from_secs(1)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let status = answer.split_whitespace().nth(1)?.parse().ok()?;
@@ -116,7 +127,9 @@ impl Daemon {
         let (_, body) = self.get("/metrics")?;
         let mut sum = None;
         for line in body.lines().filter(|line| !line.starts_with('#')) {
-            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let Some((series, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
             let (series_name, series_labels) = series.split_once('{').unwrap_or((series, ""));
             if series_name == name && series_labels.contains(labels) {
                 *sum.get_or_insert(0.0) += value.parse::<f64>().expect("a metric is a number");
@@ -131,7 +144,10 @@ impl Daemon {
         let log = self.log.clone();
         eventually("the daemon is ready", limit, || {
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("the daemon ended with {status}: {}", std::fs::read_to_string(&log).unwrap_or_default());
+                panic!(
+                    "the daemon ended with {status}: {}",
+                    std::fs::read_to_string(&log).unwrap_or_default()
+                );
             }
             self.get("/readyz").filter(|(code, _)| *code == 200)
         });
@@ -149,7 +165,9 @@ impl Daemon {
 
     /// Waits for its end.
     pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
-        eventually("the daemon ends", limit, || self.child.try_wait().expect("the child can be waited for"))
+        eventually("the daemon ends", limit, || {
+            self.child.try_wait().expect("the child can be waited for")
+        })
     }
 }
 

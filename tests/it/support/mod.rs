@@ -1,6 +1,10 @@
 //! What the tests of this binary share.
 
-#[allow(dead_code, unreachable_pub, reason = "each test of whole processes uses its part")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test of whole processes uses its part"
+)]
 pub(crate) mod daemon;
 pub(crate) mod log;
 pub(crate) mod worker;
