@@ -117,7 +117,7 @@ words! {
     }
 }
 
-/// The whole configuration. Fields are named as the keys, without units; [`keys::KEYS`] says what each means.
+/// The whole configuration. Fields are named as the keys, without units; `keys::KEYS` says what each means.
 #[derive(Clone, Debug)]
 #[allow(
     missing_docs,
@@ -346,7 +346,7 @@ impl Config {
     /// The telemetry fields, compiled.
     ///
     /// # Errors
-    /// None for a configuration that [`load`] gave: it has tried.
+    /// None for a configuration that `load` gave: it has tried.
     pub fn fields(&self) -> Result<Fields, Vec<FieldsError>> {
         Fields::new(&self.field_rules())
     }
