@@ -384,12 +384,18 @@ impl Daemon {
         number: usize,
         ended: Result<(), WorkerError>,
     ) -> Result<(), RunError> {
+        let slot = &mut self.workers[number];
+        // Its event is taken, so a finished thread must not be found again: that would be taken for a panic.
+        if let Some(thread) = slot.thread.take()
+            && thread.join().is_err()
+        {
+            return Err(RunError::new("a worker panicked"));
+        }
         let error = match ended {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         let now = Clock::mono();
-        let slot = &mut self.workers[number];
         slot.restarts.retain(|at| now.since(*at) < RESTARTS_WITHIN);
         if !error.is_passing() || slot.restarts.len() >= RESTARTS_MAX {
             return Err(RunError::new(error));
@@ -397,11 +403,6 @@ impl Daemon {
         tracing::warn!(worker = number, %error, "a worker's client failed, it is made anew");
         slot.restarts.push(now);
         slot.due = Some(now.plus(RESTART_AFTER));
-        if let Some(thread) = slot.thread.take()
-            && thread.join().is_err()
-        {
-            return Err(RunError::new("a worker panicked"));
-        }
         Ok(())
     }
 }
