@@ -145,11 +145,18 @@ impl Member {
     /// # Errors
     /// A fatal error of the client: it is to be built anew.
     pub fn poll(&self, events: &mut Vec<GroupEvent>) -> Result<(), EdgeError> {
-        // Each call serves one event; no message ever comes this way. The bound keeps the loop turning.
+        // Each call serves one event; no message comes this way. The bound keeps the loop turning.
         for _ in 0..16 {
             match self.consumer().poll(Duration::ZERO) {
                 None => break,
-                Some(Ok(_)) => {}
+                // A partition's forwarding was lost: dropping its message would lose it, so the member is made anew.
+                Some(Ok(_)) => {
+                    let doing = format!("consume topic `{}` past the shared queue", self.topic);
+                    let code = RDKafkaErrorCode::State;
+                    return Err(EdgeError::cluster(doing)(
+                        KafkaError::MessageConsumptionFatal(code),
+                    ));
+                }
                 Some(Err(error)) => {
                     let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_))
                         || self.consumer().client().fatal_error().is_some();

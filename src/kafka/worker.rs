@@ -171,6 +171,7 @@ pub struct Worker<Z: Zones, L> {
     member: Member,
     outbox: Outbox,
     load: L,
+    kafka: Settings,
     settings: WorkerSettings,
     time: Arc<GuardedTime>,
     window: Arc<WorkerWindow>,
@@ -221,6 +222,7 @@ where
             member,
             outbox,
             load,
+            kafka: kafka.clone(),
             settings,
             time,
             window,
@@ -344,8 +346,17 @@ where
         drop(records);
         drop(headers);
         drop(batch);
+        let mut gone = Vec::new();
         for (partition, code) in failures {
-            self.failed(partition, code)?;
+            match code {
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                    gone.push(partition);
+                }
+                code => self.failed(partition, code)?,
+            }
+        }
+        if !gone.is_empty() {
+            self.out_of_range(&gone)?;
         }
         Ok(())
     }
@@ -357,9 +368,6 @@ where
         code: RDKafkaErrorCode,
     ) -> Result<(), WorkerError> {
         match code {
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                self.out_of_range(partition)
-            }
             RDKafkaErrorCode::PartitionEOF => Ok(()),
             code if is_transient(code) => Ok(()),
             code => {
@@ -376,36 +384,66 @@ where
         }
     }
 
-    fn out_of_range(&mut self, partition: PartitionId) -> Result<(), WorkerError> {
-        if !self.engine.owned().contains(&partition) {
+    fn out_of_range(&mut self, partitions: &[PartitionId]) -> Result<(), WorkerError> {
+        let mut moved = Vec::new();
+        for partition in partitions {
+            let partition = *partition;
+            if !self.engine.owned().contains(&partition) {
+                continue;
+            }
+            let position = self
+                .engine
+                .committable(partition)
+                .or_else(|| self.starts.get(&partition).copied());
+            let Some(policy) = self.settings.on_out_of_range else {
+                return Err(WorkerError::OutOfRange {
+                    partition,
+                    position,
+                });
+            };
+            let (log_start, log_end) = self.member.log_bounds(partition)?;
+            let start = match policy {
+                StartAt::Earliest => log_start,
+                StartAt::Latest => log_end,
+            };
+            let lost = position.map_or(0, |position| {
+                u64::try_from(start.0 - position.0).unwrap_or(0)
+            });
+            tracing::error!(%partition, position = position.map(|at| at.0), goes_on_at = start.0, lost,
+                "the telemetry log no longer holds the position, records are lost");
+            self.seen.out_of_range += 1;
+            self.seen.out_of_range_lost += lost;
+            // What is in flight belongs to a log that is no longer there.
+            self.engine.lost(&[partition]);
+            moved.push((partition, start));
+        }
+        if moved.is_empty() {
             return Ok(());
         }
-        let position = self
-            .engine
-            .committable(partition)
-            .or_else(|| self.starts.get(&partition).copied());
-        let Some(policy) = self.settings.on_out_of_range else {
-            return Err(WorkerError::OutOfRange {
-                partition,
-                position,
-            });
-        };
-        let (log_start, log_end) = self.member.log_bounds(partition)?;
-        let start = match policy {
-            StartAt::Earliest => log_start,
-            StartAt::Latest => log_end,
-        };
-        let lost = position.map_or(0, |position| {
-            u64::try_from(start.0 - position.0).unwrap_or(0)
-        });
-        tracing::error!(%partition, position = position.map(|at| at.0), goes_on_at = start.0, lost,
-            "the telemetry log no longer holds the position, records are lost");
-        self.seen.out_of_range += 1;
-        self.seen.out_of_range_lost += lost;
-        // A new ownership: what is in flight belongs to a log that is no longer there.
-        self.engine.lost(&[partition]);
-        self.member.unassign(&[partition])?;
-        self.begin(&[(partition, start)])
+        self.member.commit(&moved)?;
+        self.rejoin()
+    }
+
+    /// Leaves the group and joins it anew, to go on at what is committed.
+    ///
+    /// A partition whose position was out of range can neither be sought nor be given back and taken again: the client
+    /// does not seek what it has stopped reading, and forgets the forwarding to the shared queue some time after it was
+    /// given back, so also after it was taken again.
+    fn rejoin(&mut self) -> Result<(), WorkerError> {
+        let owned = self.engine.owned();
+        self.engine.revoking(&owned);
+        self.drain(|engine| engine.in_flight_count() == 0)?;
+        let mut commits = Vec::new();
+        self.engine.revoked(&owned, &mut commits);
+        self.commit_and_wait(&commits);
+        self.starts.clear();
+        self.member = Member::join(
+            &self.kafka,
+            &self.settings.telemetry_topic,
+            BATCH,
+            self.settings.commit_interval,
+        )?;
+        Ok(())
     }
 
     fn answer(&mut self, event: GroupEvent) -> Result<(), WorkerError> {
