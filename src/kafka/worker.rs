@@ -10,19 +10,19 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client::Settings;
 use super::member::{GroupEvent, Member};
 use super::outbox::Outbox;
+pub use super::worker_window::{WorkerSeen, WorkerWindow};
 use super::{EdgeError, is_transient};
 use crate::clock::{Clock, GuardedTime};
 use crate::partition::{Offset, PartitionId};
-use crate::pipeline::{Counters, Engine, Flow, PauseCause, PipelineConfig, Stop, Zones};
+use crate::pipeline::{Engine, Flow, PauseCause, PipelineConfig, Stop, Zones};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{HeaderRef, RecordRef};
 use crate::time::MonoTime;
@@ -126,42 +126,6 @@ impl std::error::Error for WorkerError {}
 impl From<EdgeError> for WorkerError {
     fn from(error: EdgeError) -> Self {
         Self::Edge(error)
-    }
-}
-
-/// What is seen of a worker from outside.
-#[derive(Clone, Debug, Default)]
-pub struct WorkerSeen {
-    /// Its counters.
-    pub counters: Counters,
-    /// The partitions it owns, with the next offset to commit where one is known.
-    pub owned: Vec<(PartitionId, Option<Offset>)>,
-    /// How many partitions are paused, by cause.
-    pub paused: Vec<(PauseCause, usize)>,
-    /// Partitions whose position was out of range, and the records lost by it as far as known.
-    pub out_of_range: u64,
-    /// See [`WorkerSeen::out_of_range`].
-    pub out_of_range_lost: u64,
-}
-
-/// The window into a worker: written by it, read by anyone.
-#[derive(Debug, Default)]
-pub struct WorkerWindow {
-    seen: ArcSwap<WorkerSeen>,
-    beat_micros: AtomicU64,
-}
-
-impl WorkerWindow {
-    /// What is seen of the worker, at most a tenth of a second old while it turns.
-    #[must_use]
-    pub fn seen(&self) -> Arc<WorkerSeen> {
-        self.seen.load_full()
-    }
-
-    /// When the worker last turned (FS-06).
-    #[must_use]
-    pub fn beat(&self) -> MonoTime {
-        MonoTime::from_micros(self.beat_micros.load(Ordering::Relaxed))
     }
 }
 

@@ -1,0 +1,46 @@
+//! What is seen of a worker from outside: written by it, read by anyone, without a lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::partition::{Offset, PartitionId};
+use crate::pipeline::{Counters, PauseCause};
+use crate::time::MonoTime;
+
+/// What is seen of a worker from outside.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerSeen {
+    /// Its counters.
+    pub counters: Counters,
+    /// The partitions it owns, with the next offset to commit where one is known.
+    pub owned: Vec<(PartitionId, Option<Offset>)>,
+    /// How many partitions are paused, by cause.
+    pub paused: Vec<(PauseCause, usize)>,
+    /// Partitions whose position was out of range, and the records lost by it as far as known.
+    pub out_of_range: u64,
+    /// See [`WorkerSeen::out_of_range`].
+    pub out_of_range_lost: u64,
+}
+
+/// The window into a worker: written by it, read by anyone.
+#[derive(Debug, Default)]
+pub struct WorkerWindow {
+    pub(super) seen: ArcSwap<WorkerSeen>,
+    pub(super) beat_micros: AtomicU64,
+}
+
+impl WorkerWindow {
+    /// What is seen of the worker, at most a tenth of a second old while it turns.
+    #[must_use]
+    pub fn seen(&self) -> Arc<WorkerSeen> {
+        self.seen.load_full()
+    }
+
+    /// When the worker last turned (FS-06).
+    #[must_use]
+    pub fn beat(&self) -> MonoTime {
+        MonoTime::from_micros(self.beat_micros.load(Ordering::Relaxed))
+    }
+}
