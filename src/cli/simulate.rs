@@ -119,13 +119,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
     })
 }
 
-/// How far ahead moves are announced: beyond the margin of a topic whose stamps are the producer's own.
+/// How far ahead moves are announced: beyond the margin of a topic whose stamps are the producer's own, and within the
+/// schedule that the daemon accepts.
 fn lead(config: &Config) -> Duration {
     let margin = config
         .gate
         .create_time_margin
         .unwrap_or(config.gate.settle_margin);
-    margin + Duration::from_secs(2)
+    (margin + Duration::from_secs(2)).min(config.gate.max_schedule / 2)
 }
 
 /// A world and where to write it.

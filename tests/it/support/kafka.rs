@@ -17,7 +17,10 @@ static BOOTSTRAP: LazyLock<String> = LazyLock::new(|| {
         "scripts/kafka up: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8(output.stdout).expect("an address is text").trim().to_owned()
+    String::from_utf8(output.stdout)
+        .expect("an address is text")
+        .trim()
+        .to_owned()
 });
 
 /// The brokers to connect to.
