@@ -214,7 +214,7 @@ fn produce(topic: &str, records: impl Iterator<Item = (String, String)>) {
 /// process killed with -9 and another stopped by SIGTERM.
 #[test]
 fn a_kill_and_a_stop_of_three_processes_lose_reorder_and_spoil_nothing() {
-    let stage = Stage::new("kill", "");
+    let stage = Stage::new("main-kill", "");
     ringfence_ok(
         &stage.config,
         &[
@@ -513,7 +513,7 @@ fn create_topic(name: &str, partitions: i32, config: &[(&str, &str)]) {
 /// Issue 3, "holds when" 5: the same topics into a fresh output topic, after compaction and a restart.
 #[test]
 fn a_replay_after_compaction_and_restart_writes_the_same_bytes() {
-    let stage = Stage::new("replay", "[gate]\nmax_schedule_ms = 1_000\n");
+    let stage = Stage::new("main-replay", "[gate]\nmax_schedule_ms = 1_000\n");
     create_topic(
         &stage.topic("zones"),
         4,
