@@ -126,7 +126,7 @@ fn lead(config: &Config) -> Duration {
         .gate
         .create_time_margin
         .unwrap_or(config.gate.settle_margin);
-    (margin + Duration::from_secs(2)).min(config.gate.max_schedule / 2)
+    (margin + Duration::from_secs(2)).min(config.gate.max_schedule * 4 / 5)
 }
 
 /// A world and where to write it.
