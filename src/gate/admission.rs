@@ -22,17 +22,6 @@ pub struct ZoneRecord {
     pub bytes: usize,
 }
 
-/// A zone whose newest change was rejected, until a good one comes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RejectedZone {
-    /// The record at fault.
-    pub position: RecordPosition,
-    /// Why it was rejected.
-    pub rejection: Rejection,
-    /// The previous version ends here (the topic may no longer hold it); `None` = it stays.
-    pub ends_at: Option<EventTime>,
-}
-
 /// What became of a record.
 #[derive(Debug)]
 pub(super) enum Admitted {

@@ -42,18 +42,12 @@ impl Ring {
         positions: &[Position],
     ) -> Result<Self, Rejection> {
         let reject = |reason, what: &str| Err(rejection(reason, polygon, number, what));
-        let [first, .., last] = positions else {
+        let [first, _, _, .., last] = positions else {
             return reject(
                 RejectionReason::RingTooShort,
                 "has fewer than four positions",
             );
         };
-        if positions.len() < 4 {
-            return reject(
-                RejectionReason::RingTooShort,
-                "has fewer than four positions",
-            );
-        }
         let (first, last) = (Place::of(*first), Place::of(*last));
         if (first.lon, first.lat) != (last.lon, last.lat) {
             return reject(

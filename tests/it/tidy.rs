@@ -111,10 +111,21 @@ const BANNED: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-const FILE_LINES_MAX: usize = 520;
-/// Files that were longer when the rule came, with their length: they may only shrink.
-const LONGER: &[(&str, usize)] = &[("gate/engine.rs", 756)];
-const FUNCTION_LINES_MAX: usize = 90;
+const FILE_LINES_MAX: usize = 500;
+/// Files that were longer when the rule came, with what they may have until they are split.
+const LONGER: &[(&str, usize)] = &[
+    ("kafka/worker.rs", 520),
+    ("run/zone_side.rs", 520),
+    ("verify/audit.rs", 520),
+];
+const FUNCTION_LINES_MAX: usize = 70;
+/// Likewise functions, by file and name: all of them are one table or one list of independent checks.
+const LONGER_FUNCTIONS: &[(&str, &str, usize)] = &[
+    ("cli/zones/import.rs", "run", 75),
+    ("config/mod.rs", "config", 90),
+    ("run/startup.rs", "workers_plan", 75),
+    ("verify/report.rs", "fmt", 75),
+];
 const HEAD_LINES_MAX: usize = 12;
 
 struct Source {
@@ -372,9 +383,13 @@ fn files_and_functions_stay_short_and_say_what_they_are() {
                 Some((start, opened, name))
                     if indent == *opened && line.trim_start().starts_with('}') =>
                 {
-                    if at - start > FUNCTION_LINES_MAX {
+                    let longer = LONGER_FUNCTIONS.iter().find(|(path, function, _)| {
+                        Path::new(path) == source.path && name.contains(&format!("fn {function}("))
+                    });
+                    let most = longer.map_or(FUNCTION_LINES_MAX, |(_, _, lines)| *lines);
+                    if at - start > most {
                         faults.push(format!(
-                            "src/{}:{start}: {} lines, at most {FUNCTION_LINES_MAX}: `{name}`",
+                            "src/{}:{start}: {} lines, at most {most}: `{name}`",
                             source.path.display(),
                             at - start
                         ));
