@@ -66,19 +66,7 @@ impl Stamp {
         }
         let text = json::utf8(feature)?;
         let mut slots = vec![None; self.paths.slot_count()];
-        let scanned = self.paths.scan(text, &mut slots)?;
-        if scanned.kind != Kind::Object {
-            return Err(Rejection::new(
-                RejectionReason::NotAnObject,
-                format!("the value is {}", scanned.kind.name()),
-            ));
-        }
-        if let Some(twice) = scanned.duplicate {
-            return Err(Rejection::new(
-                RejectionReason::DuplicateKey,
-                format!("`{}` is named twice", self.paths.pointer(twice)),
-            ));
-        }
+        let scanned = self.paths.scan_object(text, &mut slots)?;
         let place = |path| Paths::slot(&slots, path);
         let id = self.read_id(text, &slots)?;
         let mut edits = Edits::default();

@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::codec::json::{JsonError, JsonFault, Kind, RawString, Scanner};
+use crate::rejection::{Rejection, RejectionReason};
 
 /// The longest pointer, in names: bounds the recursion, and nothing deeper than 127 could be read anyway.
 pub const NAMES_MAX: usize = 32;
@@ -273,6 +274,35 @@ impl Paths {
             close,
             empty,
         })
+    }
+
+    /// Scans a record's value: it must be an object, and no member on the way to a place may be named twice.
+    ///
+    /// # Errors
+    /// What is wrong with the document, in the order `not_json`, `not_an_object`, `duplicate_key`.
+    ///
+    /// # Panics
+    /// As [`Self::scan`].
+    #[inline]
+    pub fn scan_object(
+        &self,
+        text: &str,
+        slots: &mut [Option<Slot>],
+    ) -> Result<Scanned, Rejection> {
+        let scanned = self.scan(text, slots)?;
+        if scanned.kind != Kind::Object {
+            return Err(Rejection::new(
+                RejectionReason::NotAnObject,
+                format!("the value is {}", scanned.kind.name()),
+            ));
+        }
+        if let Some(twice) = scanned.duplicate {
+            return Err(Rejection::new(
+                RejectionReason::DuplicateKey,
+                format!("`{}` is named twice", self.pointer(twice)),
+            ));
+        }
+        Ok(scanned)
     }
 }
 

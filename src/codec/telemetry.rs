@@ -247,19 +247,7 @@ impl Fields {
     ) -> Result<Decoded, Rejection> {
         let text = json::utf8(value)?;
         let mut slots = [None; SLOTS];
-        let scanned = self.paths.scan(text, &mut slots)?;
-        if scanned.kind != json::Kind::Object {
-            return Err(Rejection::new(
-                RejectionReason::NotAnObject,
-                format!("the value is {}", scanned.kind.name()),
-            ));
-        }
-        if let Some(twice) = scanned.duplicate {
-            return Err(Rejection::new(
-                RejectionReason::DuplicateKey,
-                format!("`{}` is named twice", self.paths.pointer(twice)),
-            ));
-        }
+        let scanned = self.paths.scan_object(text, &mut slots)?;
         let event = Event {
             time: self.time(text, &slots, timestamp)?,
             lat: coordinate(text, &slots, &self.lat, 90.0)?,

@@ -178,19 +178,7 @@ impl<'a> Document<'a> {
     fn scan(text: &'a str, rules: &'a ZoneRules) -> Result<Self, Rejection> {
         let paths = &rules.members.paths;
         let mut slots = vec![None; paths.slot_count()];
-        let scanned = paths.scan(text, &mut slots)?;
-        if scanned.kind != Kind::Object {
-            return Err(Rejection::new(
-                RejectionReason::NotAnObject,
-                format!("the value is {}", scanned.kind.name()),
-            ));
-        }
-        if let Some(twice) = scanned.duplicate {
-            return Err(Rejection::new(
-                RejectionReason::DuplicateKey,
-                format!("`{}` is named twice", paths.pointer(twice)),
-            ));
-        }
+        paths.scan_object(text, &mut slots)?;
         Ok(Self { text, rules, slots })
     }
 
