@@ -167,7 +167,7 @@ fn pipeline(c: &mut Criterion) {
     let view = View {
         as_of: EventTime::clamped(EVENT_TIME),
         floor: EventTime::MIN,
-        degraded: false,
+        degraded: ringfence::gate::Degraded::No,
     };
     let settled = Snapshot { index, view };
     let before = View {

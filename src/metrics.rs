@@ -83,7 +83,7 @@ metrics! {
     INDEX_SWAP_LATENCY = "index_swap_latency_ms", Kind::Histogram(Buckets::Millis), [],
         "from the begin of a promotion's build to its publishing";
     STAGING_QUEUE_DEPTH = "staging_queue_depth", Kind::Gauge, [], "zone changes read and not yet built";
-    ACTIVE_SNAPSHOTS = "active_snapshots", Kind::Gauge, [], "snapshots alive, the published one included";
+    ACTIVE_SNAPSHOTS = "active_snapshots", Kind::Gauge, [], "snapshot indexes in memory, the published one included";
     SNAPSHOT_RECLAIM_DURATION = "snapshot_reclaim_duration_ms", Kind::Histogram(Buckets::Millis), [],
         "from the retiring of a snapshot to its memory being freed";
     ZONE_VISIBLE_DELAY = "zone_visible_delay_seconds", Kind::Histogram(Buckets::Seconds), [],

@@ -1,6 +1,6 @@
 //! The gate itself: inputs in, effects out. See the module's head for what it owns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::admission::{self, Admitted};
@@ -11,10 +11,11 @@ use super::rejected::{RejectedZone, RejectedZones};
 use super::staging::Staging;
 use super::watermark::{PartitionWatermark, ProofRound};
 use super::{
-    Epoch, GateConfig, GateCounters, GateEffect, GateInput, StopReason, ZoneRecord, ZonesTopic,
+    Degraded, Epoch, GateConfig, GateCounters, GateEffect, GateInput, StopReason, ZoneRecord,
+    ZonesTopic,
 };
 use crate::index::Index;
-use crate::partition::{Offset, PartitionId};
+use crate::partition::{Offset, PartitionId, RecordPosition};
 use crate::time::{EventTime, Now};
 use crate::zone::{StagedChange, ZoneId};
 
@@ -29,7 +30,7 @@ struct Published {
     index: Arc<Index>,
     as_of: EventTime,
     floor: EventTime,
-    degraded: bool,
+    degraded: Degraded,
 }
 
 /// The zones side of one shard.
@@ -38,14 +39,17 @@ pub struct Gate {
     config: GateConfig,
     topic: ZonesTopic,
     partitions: BTreeMap<PartitionId, PartitionWatermark>,
-    /// While starting over: what was read of each partition before. Below it nothing is new; in a partition that is not
-    /// here everything is.
+    /// While starting over: what was read of each partition before. Below it nothing is new.
     read_before: BTreeMap<PartitionId, Offset>,
+    /// Partitions found since the start over began: what stands in them says nothing of clocks and replication.
+    new_partitions: BTreeSet<PartitionId>,
     low_watermark: Option<EventTime>,
     low_watermark_before: Option<EventTime>,
     margin: Margin,
     staging: Staging,
-    promotion: Option<(u64, Promotion)>,
+    promotion: Option<Promotion>,
+    /// The number of the promotion's build; `None` while it waits to be tried again.
+    in_flight: Option<u64>,
     builds: u64,
     /// All changes taken from the staging are in here; not visible yet where it differs from the published one.
     index: Arc<Index>,
@@ -53,6 +57,7 @@ pub struct Gate {
     epoch: Epoch,
     published: Option<Published>,
     starting_over: bool,
+    /// Published indexes in memory.
     live_snapshots: usize,
     newest_stamp: Option<EventTime>,
     rejected_zones: RejectedZones,
@@ -61,6 +66,8 @@ pub struct Gate {
     now: Now,
     /// The latest T since the reading from the start began, with when that was.
     latest_t: Now,
+    /// T when the first reading began.
+    began_at: EventTime,
 }
 
 impl Gate {
@@ -75,11 +82,13 @@ impl Gate {
         Self {
             partitions,
             read_before: BTreeMap::new(),
+            new_partitions: BTreeSet::new(),
             low_watermark: None,
             low_watermark_before: None,
             margin: Margin::new(config.settle_margin, config.settle_margin_max),
             staging: Staging::new(config.staging_max, config.staging_bytes_max),
             promotion: None,
+            in_flight: None,
             builds: 0,
             index: Arc::new(Index::empty(config.engine)),
             floor: Floor::new(config.floor),
@@ -93,6 +102,7 @@ impl Gate {
             stopped: false,
             now,
             latest_t: now,
+            began_at: now.wall,
             config,
             topic,
         }
@@ -163,8 +173,10 @@ impl Gate {
         }
         match admission::admit(record, self.config.max_schedule, self.topic.compaction_lag) {
             Admitted::Change { change, clipped } => {
-                self.counters.accepted += 1;
-                self.counters.clipped += u64::from(clipped);
+                if self.is_new(position) {
+                    self.counters.accepted += 1;
+                    self.counters.clipped += u64::from(clipped);
+                }
                 self.rejected_zones.mended(&change.zone_id);
                 self.stage(change, effects);
             }
@@ -192,23 +204,25 @@ impl Gate {
     }
 
     fn stage(&mut self, change: StagedChange, effects: &mut Vec<GateEffect>) {
-        if change.commit_time > self.now.wall.plus(self.margin.current()) {
+        let is_new = self.is_new(change.position);
+        if is_new && change.commit_time > self.now.wall.plus(self.margin.current()) {
             self.counters.future += 1;
         }
         if self.is_reading_from_start() {
             self.floor.read(&change);
         }
-        let read_before = self.read_before.get(&change.position.partition);
-        let is_new = read_before.is_none_or(|read_to| change.position.offset >= *read_to);
         if let Some(published) = &self.published
             && is_new
             && change.commit_time <= published.as_of
         {
+            // I16: counted, whatever it changes.
             let lateness = published.as_of.since(change.commit_time);
             self.counters.violations += 1;
             self.counters.lateness_max = self.counters.lateness_max.max(lateness);
-            if !self.starting_over || read_before.is_some() {
-                // A new partition's old changes say nothing of clocks and replication.
+            if self.new_partitions.contains(&change.position.partition) {
+                // No margin would have helped, but answers were wrong for as long all the same.
+                self.margin.doubt(lateness);
+            } else {
                 self.margin.late(lateness, self.now.mono);
             }
             effects.push(GateEffect::LateChange {
@@ -223,18 +237,32 @@ impl Gate {
         self.published.is_none() || self.starting_over
     }
 
+    /// Whether the record is met for the first time: not so when a start over reads it again.
+    fn is_new(&self, position: RecordPosition) -> bool {
+        self.read_before
+            .get(&position.partition)
+            .is_none_or(|read_to| position.offset >= *read_to)
+    }
+
+    /// Takes note of a rejected record.
+    ///
+    /// "Those met in bootstrap are counted and listed only" (DESIGN 3): a process that starts reads what others have
+    /// dead-lettered long ago. A start over reads that too, but whatever it meets for the first time was written under a
+    /// running process, and nobody else need have been there: it is dead-lettered as if met live.
     fn rejected(
         &mut self,
         zone_id: Option<ZoneId>,
         rejected: RejectedZone,
         effects: &mut Vec<GateEffect>,
     ) {
-        self.counters.rejected += 1;
-        if !self.is_reading_from_start() {
-            effects.push(GateEffect::DeadLetter {
-                position: rejected.position,
-                rejection: rejected.rejection.clone(),
-            });
+        if self.is_new(rejected.position) {
+            self.counters.rejected += 1;
+            if self.published.is_some() {
+                effects.push(GateEffect::DeadLetter {
+                    position: rejected.position,
+                    rejection: rejected.rejection.clone(),
+                });
+            }
         }
         self.rejected_zones.add(zone_id, rejected);
     }
@@ -263,16 +291,23 @@ impl Gate {
             return;
         }
         self.advance_low_watermark();
-        self.advance_builds(effects);
+        // What is built is published before the next build begins, which then knows how much room there is.
+        self.take_promoted();
         self.advance_as_of(effects);
-        let (held, held_bytes) = self.promotion.as_ref().map_or((0, 0), |(_, promotion)| {
-            (promotion.changes(), promotion.bytes())
-        });
+        self.advance_builds(effects);
+        let (held, held_bytes) = self.held_by_builder();
         match self.staging.turn(held, held_bytes) {
             Some(true) => effects.push(GateEffect::PauseZones),
             Some(false) => effects.push(GateEffect::ResumeZones),
             None => {}
         }
+    }
+
+    /// Changes and bytes that the builder has taken from the staging and not yet built.
+    fn held_by_builder(&self) -> (usize, usize) {
+        self.promotion
+            .as_ref()
+            .map_or((0, 0), |promotion| (promotion.len(), promotion.bytes()))
     }
 
     fn advance_low_watermark(&mut self) {

@@ -38,6 +38,11 @@ impl Margin {
     pub(super) fn late(&mut self, lateness: Duration, now: MonoTime) {
         self.current = (self.current + 2 * lateness).min(self.max);
         self.last_late = Some(now);
+        self.doubt(lateness);
+    }
+
+    /// A change came `lateness` too late, and not for the margin's sake.
+    pub(super) fn doubt(&mut self, lateness: Duration) {
         self.degraded |= lateness > DEGRADED_FROM;
     }
 

@@ -1,6 +1,7 @@
 //! What goes into a gate and what comes out: inputs, effects, the build it asks for, the reason why it stops.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,8 @@ pub enum GateInput {
     Partitions(Vec<PartitionId>),
     /// The build of this number is done.
     Built(u64, Result<Built, BuildFailure>),
-    /// So many snapshots live.
+    /// So many published indexes are in memory, the published one included: to be told whenever it is not what the gate
+    /// knows, which counts each new index that it publishes itself.
     LiveSnapshots(usize),
     /// The topic's id is another one.
     TopicRecreated,
@@ -66,9 +68,10 @@ impl BuildRequest {
     /// Builds. Takes as long as it takes.
     ///
     /// # Errors
-    /// A [`BuildFailure`] where the index built does not answer as its changes demand.
+    /// A [`BuildFailure`] where the index built does not answer as its changes demand, or the build panicked: one zone that
+    /// brings out a defect of ours must not stop all others, and a restart would only meet it again (FS-30).
     pub fn run(&self) -> Result<Built, BuildFailure> {
-        self.index.promote(&self.changes, self.as_of, &self.rules)
+        caught(|| self.index.promote(&self.changes, self.as_of, &self.rules))
     }
 
     /// The changes that are built in.
@@ -76,6 +79,23 @@ impl BuildRequest {
     pub fn changes(&self) -> &[StagedChange] {
         &self.changes
     }
+}
+
+/// A panic of `build` as a failure. Nothing is left half done by it: a build only reads what is shared.
+pub(super) fn caught<T>(
+    build: impl FnOnce() -> Result<T, BuildFailure>,
+) -> Result<T, BuildFailure> {
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|panic| {
+        let what = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("without a message");
+        Err(BuildFailure {
+            zone: None,
+            detail: format!("the build panicked: {what}").into(),
+        })
+    })
 }
 
 /// Why a gate cannot go on.
@@ -132,7 +152,7 @@ pub enum GateEffect {
     PauseZones,
     /// Go on reading them.
     ResumeZones,
-    /// A record was rejected live: dead-letter it.
+    /// A record was rejected that was not met before, by a gate that has published: dead-letter it.
     DeadLetter {
         /// Where it is.
         position: RecordPosition,

@@ -26,6 +26,6 @@ pub use config::{GateConfig, ZonesTopic};
 pub use engine::Gate;
 pub use messages::{BuildRequest, GateEffect, GateInput, StopReason};
 pub use rejected::RejectedZone;
-pub use snapshot::{Epoch, RetireList, Snapshot, SnapshotCell};
+pub use snapshot::{Degraded, Epoch, LiveIndexes, RetireList, Snapshot, SnapshotCell};
 pub use status::{GateCounters, GateStatus, Held, HeldCause, PartitionStatus};
 pub use watermark::{EndAnswer, MaxTimestamp, ProofRound};

@@ -40,6 +40,13 @@ impl RejectedZones {
         }
     }
 
+    /// Whether the record at `position` is among them.
+    pub(super) fn names(&self, id: &ZoneId, position: RecordPosition) -> bool {
+        self.named
+            .get(id)
+            .is_some_and(|zone| zone.position == position)
+    }
+
     /// A good change of the zone came.
     pub(super) fn mended(&mut self, id: &ZoneId) {
         self.named.remove(id);

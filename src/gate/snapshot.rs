@@ -1,11 +1,12 @@
 //! What readers load: an immutable head over a shared immutable index, published by one pointer swap. Owns I4, I11 and,
 //! with the gate, I3.
 //!
-//! Retired heads wait in a list until their last reader has left and are freed there, never by a worker.
+//! Retired heads wait in a list until their last reader has left and are freed there, never by a worker. Heads are small;
+//! what holds memory is their indexes, so `max_live_snapshots` bounds those ([`LiveIndexes`]).
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 
@@ -22,6 +23,26 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// What is to be said of answers that cannot be vouched for.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Degraded {
+    /// Nothing: they can.
+    #[default]
+    No,
+    /// Events are matched as ever and flagged: a change came more than a minute late (DESIGN 4, *Late change*).
+    Flagged,
+    /// `as_of` stands for long: events are flagged, and matched at once at it where it does not reach them (*Start over*).
+    AtOnce,
+}
+
+impl Degraded {
+    /// Whether answers are flagged `degraded`.
+    #[must_use]
+    pub const fn is_flagged(self) -> bool {
+        !matches!(self, Self::No)
+    }
+}
+
 /// The zones as they can be asked for, up to `as_of`.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -34,7 +55,7 @@ pub struct Snapshot {
     /// From here on answers are exact.
     pub floor: EventTime,
     /// Whether answers are to be flagged `degraded`.
-    pub degraded: bool,
+    pub degraded: Degraded,
 }
 
 /// Where the current snapshot stands. Readers load it once per batch.
@@ -85,10 +106,31 @@ impl RetireList {
         before - self.0.len()
     }
 
-    /// How many snapshots live: those that wait here and the published one.
+    /// Whether none waits.
     #[must_use]
-    pub fn live(&self) -> usize {
-        self.0.len() + 1
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The published indexes that are still in memory, however many heads share each.
+#[derive(Debug, Default)]
+pub struct LiveIndexes(Vec<Weak<Index>>);
+
+impl LiveIndexes {
+    /// Takes note of what is published now.
+    pub fn published(&mut self, snapshot: &Snapshot) {
+        let index = Arc::downgrade(&snapshot.index);
+        if self.0.last().is_none_or(|last| !last.ptr_eq(&index)) {
+            self.0.push(index);
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&mut self) -> usize {
+        self.0.retain(|index| index.strong_count() > 0);
+        self.0.len()
     }
 }
 
@@ -103,8 +145,30 @@ mod tests {
             epoch: Epoch(epoch),
             as_of: EventTime::clamped(as_of),
             floor: EventTime::MIN,
-            degraded: false,
+            degraded: Degraded::No,
         })
+    }
+
+    #[test]
+    fn an_index_counts_once_however_many_heads_share_it_and_until_the_last_is_freed() {
+        let mut live = LiveIndexes::default();
+        let mut retired = RetireList::default();
+        let first = snapshot(1, 10);
+        let head = Arc::new(Snapshot {
+            as_of: EventTime::clamped(11),
+            ..(*first).clone()
+        });
+        let second = snapshot(2, 20);
+        for published in [&first, &head, &second] {
+            live.published(published);
+        }
+        assert_eq!(live.count(), 2);
+        let reader = head.clone();
+        retired.retire(first);
+        retired.retire(head);
+        assert_eq!((retired.reclaim(), live.count()), (1, 2));
+        drop(reader);
+        assert_eq!((retired.reclaim(), live.count()), (1, 1));
     }
 
     #[test]
@@ -115,9 +179,9 @@ mod tests {
         assert!(cell.publish(snapshot(1, 10)).is_none());
         let reader = cell.load().expect("published");
         retired.retire(cell.publish(snapshot(2, 20)).expect("the one before"));
-        assert_eq!((retired.reclaim(), retired.live()), (0, 2));
+        assert_eq!((retired.reclaim(), retired.is_empty()), (0, false));
         drop(reader);
-        assert_eq!((retired.reclaim(), retired.live()), (1, 1));
+        assert_eq!((retired.reclaim(), retired.is_empty()), (1, true));
     }
 
     #[test]

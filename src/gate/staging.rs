@@ -35,6 +35,10 @@ impl Staging {
         self.changes.push(change);
     }
 
+    pub(super) fn changes(&self) -> impl Iterator<Item = &StagedChange> {
+        self.changes.iter()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.changes.len()
     }

@@ -194,6 +194,39 @@ impl Shard {
             .collect()
     }
 
+    /// Time goes on by so much.
+    fn wait(&mut self, millis: i64) {
+        self.now = now(self.now.wall.millis() + millis);
+        self.tell(GateInput::Tick);
+    }
+
+    /// The topic gets one more partition, and everything is read again.
+    fn add_partition(&mut self) {
+        self.next_offset.push(0);
+        let all = 0..self.next_offset.len();
+        let all = all.map(|p| PartitionId(i32::try_from(p).expect("few")));
+        self.tell(GateInput::Partitions(all.collect()));
+    }
+
+    /// What was dead-lettered, by partition and offset.
+    fn letters(&self) -> Vec<(i32, i64)> {
+        self.effects
+            .iter()
+            .filter_map(|effect| match effect {
+                GateEffect::DeadLetter { position, .. } => {
+                    Some((position.partition.0, position.offset.0))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.published
+            .as_ref()
+            .map_or(0, |snapshot| snapshot.epoch.0)
+    }
+
     fn as_of(&self) -> Option<i64> {
         self.published
             .as_ref()
@@ -357,7 +390,7 @@ fn a_change_more_than_a_minute_late_degrades_until_restart() {
         shard
             .published
             .as_ref()
-            .is_some_and(|snapshot| snapshot.degraded)
+            .is_some_and(|snapshot| snapshot.degraded.is_flagged())
     );
 }
 
@@ -430,7 +463,11 @@ fn a_build_that_fails_three_times_is_split_and_the_change_at_fault_refused() {
     }
     shard.round(11_000, None);
     let mut tries = 0;
-    while let Some(request) = shard.builds.pop() {
+    while shard.gate.status().staged > 0 {
+        let Some(request) = shard.builds.pop() else {
+            shard.wait(1_000);
+            continue;
+        };
         tries += 1;
         assert!(tries < 50, "it ends");
         let is_bad = request
@@ -448,7 +485,7 @@ fn a_build_that_fails_three_times_is_split_and_the_change_at_fault_refused() {
         shard.tell(GateInput::Built(request.number, result));
         let visible = shard.published.as_ref().map(|snapshot| snapshot.epoch);
         assert!(
-            visible == Some(Epoch(1)) || shard.builds.is_empty(),
+            visible == Some(Epoch(1)) || shard.gate.status().staged == 0,
             "nothing of the cut is visible before all of it"
         );
     }
@@ -591,7 +628,7 @@ fn fs_64_a_new_partition_starts_over_and_serves_the_old_as_of_degraded_until_the
         shard
             .published
             .as_ref()
-            .is_some_and(|snapshot| snapshot.degraded)
+            .is_some_and(|snapshot| snapshot.degraded.is_flagged())
     );
     assert!(
         shard
@@ -619,7 +656,7 @@ fn fs_64_a_new_partition_starts_over_and_serves_the_old_as_of_degraded_until_the
         shard
             .published
             .as_ref()
-            .is_some_and(|snapshot| snapshot.degraded),
+            .is_some_and(|snapshot| snapshot.degraded.is_flagged()),
         "9,549 is below the old as_of"
     );
     shard.round(10_500, None);
@@ -628,7 +665,7 @@ fn fs_64_a_new_partition_starts_over_and_serves_the_old_as_of_degraded_until_the
         shard
             .published
             .as_ref()
-            .is_some_and(|snapshot| !snapshot.degraded)
+            .is_some_and(|snapshot| !snapshot.degraded.is_flagged())
     );
     assert_eq!(shard.zones(0.5, 2_000), ["base", "hidden"]);
 }
@@ -700,12 +737,210 @@ fn an_open_transaction_is_named_as_the_cause() {
 }
 
 #[test]
-fn promotion_waits_while_too_many_snapshots_live() {
+fn at_most_max_live_snapshots_hold_an_index_and_heads_of_the_published_one_cost_nothing() {
+    let config = GateConfig {
+        live_snapshots_max: 2,
+        ..GateConfig::default()
+    };
+    let mut shard = Shard::with(1, None, config);
+    shard.change(0, 1_000, "base", zone("base", 0.0), None);
+    shard.round(10_000, None);
+    // A reader keeps the first index while the second is published: that makes two.
+    shard.change(0, 10_100, "second", zone("second", 0.0), None);
+    shard.round(11_000, None);
+    assert_eq!(shard.epoch(), 2, "the second of two");
+    shard.change(0, 11_100, "third", zone("third", 0.0), None);
+    shard.round(12_000, None);
+    assert_eq!(shard.epoch(), 2, "a third would be one too many");
+    assert_eq!(
+        shard.as_of(),
+        Some(11_099),
+        "as_of goes on up to the change that waits: a head shares the index"
+    );
+    shard.tell(GateInput::LiveSnapshots(1));
+    assert_eq!((shard.epoch(), shard.as_of()), (3, Some(11_749)));
+}
+
+#[test]
+fn fs_30_a_failed_build_is_tried_again_after_a_pause_that_grows_up_to_a_second() {
     let mut shard = running(1);
-    shard.tell(GateInput::LiveSnapshots(9));
+    shard.hold_builds = true;
+    shard.change(0, 10_100, "new", zone("new", 0.0), None);
+    shard.change(0, 10_110, "other", zone("other", 0.0), None);
+    shard.round(11_000, None);
+    let mut pauses = Vec::new();
+    while let Some(request) = shard.builds.pop() {
+        let failure = BuildFailure {
+            zone: None,
+            detail: "planted".into(),
+        };
+        shard.tell(GateInput::Built(request.number, Err(failure)));
+        assert!(shard.builds.is_empty(), "not at once");
+        assert_eq!(shard.epoch(), 1, "the old index stays");
+        let failed_at = shard.now;
+        for _ in 0..1_001 {
+            if !shard.builds.is_empty() || shard.gate.status().staged == 0 {
+                break;
+            }
+            shard.wait(1);
+        }
+        pauses.push(shard.now.mono.since(failed_at.mono).as_millis());
+        assert!(pauses.len() < 20, "it ends");
+    }
+    // Both changes are refused in the end: tried three times together, then each alone.
+    assert_eq!(pauses, [10, 20, 40, 80, 0]);
+    let mut pause = std::time::Duration::ZERO;
+    for failures in 1..100 {
+        pause = super::promotion::pause_after(failures);
+    }
+    assert_eq!(pause, Duration::from_secs(1), "bounded");
+}
+
+#[test]
+fn fs_46_rejects_met_for_the_first_time_in_a_start_over_are_dead_lettered_and_others_only_listed() {
+    let poison = |id| {
+        Err((
+            Some(ZoneId::new(id)),
+            Rejection::new(RejectionReason::NotJson, "planted"),
+        ))
+    };
+    let mut shard = Shard::new(2);
+    shard.change(0, 1_000, "base", zone("base", 0.0), None);
+    shard.record(0, 1_001, poison("in the bootstrap"));
+    shard.round(10_000, None);
+    shard.record(0, 10_100, poison("live"));
+    assert_eq!(shard.letters(), [(0, 2)]);
+    shard.add_partition();
+    shard.next_offset = vec![0; 3];
+    shard.change(0, 1_000, "base", zone("base", 0.0), None);
+    shard.record(0, 1_001, poison("in the bootstrap"));
+    shard.record(0, 10_100, poison("live"));
+    assert_eq!(shard.letters(), [(0, 2)], "met before");
+    shard.record(0, 10_200, poison("while it starts over"));
+    shard.record(1, 10_200, poison("in a partition that was empty"));
+    shard.record(2, 10_200, poison("in the new one"));
+    assert_eq!(shard.letters(), [(0, 2), (0, 3), (1, 0), (2, 0)]);
+    let status = shard.gate.status();
+    assert_eq!(status.rejected_zone_count, 5);
+    assert_eq!(status.counters.rejected, 5, "each is counted once");
+}
+
+#[test]
+fn a_new_partition_with_a_change_from_more_than_a_minute_ago_degrades_until_restart() {
+    for (commit, degrades) in [(40_000, false), (39_000, true)] {
+        let mut shard = running(1);
+        shard.round(100_000, None);
+        shard.add_partition();
+        shard.next_offset = vec![0; 2];
+        shard.change(0, 1_000, "base", zone("base", 0.0), None);
+        shard.change(1, commit, "hidden", zone("hidden", 0.0), None);
+        shard.round(101_000, None);
+        assert!(!shard.gate.status().starting_over);
+        let published = shard.published.clone().expect("published");
+        assert_eq!(
+            published.degraded,
+            if degrades {
+                Degraded::Flagged
+            } else {
+                Degraded::No
+            },
+            "{commit}"
+        );
+        assert_eq!(
+            shard.gate.status().settle_margin,
+            Duration::from_millis(250)
+        );
+    }
+}
+
+#[test]
+fn a_truncation_is_noticed_during_a_start_over_too() {
+    let mut shard = running(1);
     shard.change(0, 10_100, "new", zone("new", 0.0), None);
     shard.round(11_000, None);
-    assert_eq!(shard.as_of(), Some(9_749));
-    shard.tell(GateInput::LiveSnapshots(1));
-    assert_eq!(shard.as_of(), Some(10_749));
+    shard.add_partition();
+    shard.next_offset = vec![1, 0];
+    shard.round(12_000, None);
+    assert!(
+        matches!(
+            shard.effects.last(),
+            Some(GateEffect::Stop(StopReason::Truncated { .. }))
+        ),
+        "{:?}",
+        shard.effects
+    );
+}
+
+#[test]
+fn history_is_bounded_in_the_bootstrap_too_and_the_floor_says_so() {
+    let config = GateConfig {
+        history_bytes_max: 1,
+        ..GateConfig::default()
+    };
+    let topic = ZonesTopic {
+        partitions: vec![PartitionId(0)],
+        compaction_lag: None,
+        delete_retention: Duration::from_secs(3_600),
+    };
+    let mut shard = Shard::with(1, None, config.clone());
+    // The process starts long after the changes were written.
+    shard.now = now(100_000);
+    shard.gate = Gate::new(config, topic, shard.now);
+    for version in 0..10 {
+        shard.change(0, 1_000 + version, "base", zone("base", 0.0), None);
+    }
+    shard.round(100_100, None);
+    assert_eq!(shard.floor(), 1_009);
+    let snapshot = shard.published.as_ref().expect("published");
+    assert_eq!(snapshot.index.version_count(), 1);
+}
+
+#[test]
+fn fs_30_a_build_that_panics_is_a_failed_build() {
+    let mut shard = running(1);
+    shard.hold_builds = true;
+    shard.change(0, 10_100, "new", zone("new", 0.0), None);
+    shard.round(11_000, None);
+    let request = shard.builds.pop().expect("asked for");
+    let failure =
+        super::messages::caught::<()>(|| panic!("planted {}", 7)).expect_err("it panicked");
+    assert!(failure.detail.contains("planted 7"), "{failure}");
+    shard.tell(GateInput::Built(request.number, Err(failure)));
+    shard.wait(10);
+    shard.build();
+    assert_eq!(shard.zones(0.5, 10_749), ["base", "new"]);
+}
+
+#[test]
+fn a_refused_change_is_not_listed_where_a_good_one_of_its_zone_has_followed() {
+    let mut shard = running(1);
+    shard.hold_builds = true;
+    shard.change(0, 10_100, "mended", zone("mended", 0.0), None);
+    shard.change(0, 10_110, "mended", zone("mended", 0.0), None);
+    shard.round(11_000, None);
+    for _ in 0..50 {
+        let Some(request) = shard.builds.pop() else {
+            if shard.gate.status().staged == 0 {
+                break;
+            }
+            shard.wait(1_000);
+            continue;
+        };
+        let is_bad = request
+            .changes()
+            .iter()
+            .any(|change| change.position.offset == Offset(1));
+        let result = if is_bad {
+            Err(BuildFailure {
+                zone: None,
+                detail: "planted".into(),
+            })
+        } else {
+            request.run()
+        };
+        shard.tell(GateInput::Built(request.number, result));
+    }
+    assert_eq!(shard.letters(), [(0, 1)]);
+    assert_eq!(shard.gate.status().rejected_zone_count, 0);
+    assert_eq!(shard.zones(0.5, 10_749), ["base", "mended"]);
 }

@@ -102,6 +102,14 @@ impl PartitionWatermark {
         }
     }
 
+    /// It is read again from its start. What was read stays known, for the log may end below it by now.
+    pub(super) fn start_over(&mut self, now: MonoTime) {
+        *self = Self {
+            read_before: self.read_before,
+            ..Self::new(now)
+        };
+    }
+
     pub(super) fn watermark(&self) -> Option<EventTime> {
         self.watermark
     }
@@ -145,7 +153,7 @@ impl PartitionWatermark {
                 log_end: answer.log_end,
             });
         }
-        self.read_before = self.staged_to();
+        self.read_before = self.read_before.max(self.staged_to());
         self.last_answer_at = now;
         if !answer.is_proof() {
             self.last_answer = LastAnswer::Unanswered;

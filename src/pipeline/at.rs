@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use crate::codec::headers::{Flag, Flags};
+use crate::gate::Degraded;
 use crate::telemetry::RecordTimestamp;
 use crate::time::{EventTime, MonoTime, Now};
 
@@ -82,7 +83,7 @@ pub struct View {
     /// From here on answers are exact.
     pub floor: EventTime,
     /// Whether the gate has said that answers are degraded.
-    pub degraded: bool,
+    pub degraded: Degraded,
 }
 
 /// What is to be done with an event now.
@@ -108,7 +109,7 @@ pub enum Decision {
 /// | any, `match = latest` | at `as_of`, no flag (but `degraded`) |
 /// | below the floor | at the floor or, where that is lower, `as_of`: `late`; or dead-lettered |
 /// | ≤ `as_of` | at it |
-/// | > `as_of`, snapshot degraded | at `as_of` |
+/// | > `as_of`, snapshot degraded as it stands for long | at `as_of` |
 /// | > T + `max_ahead` | at `as_of`, `unsettled`: waiting would not help |
 /// | > `as_of`, waited for `max_wait` | at `as_of`, `unsettled`, unless `on_stall = wait` |
 /// | > `as_of` otherwise | wait |
@@ -125,7 +126,7 @@ pub fn decide(
     now: Now,
 ) -> Decision {
     let mut flags = Flags::NONE;
-    if view.degraded {
+    if view.degraded.is_flagged() {
         flags.set(Flag::Degraded);
     }
     let (from, until) = match rules.mode {
@@ -162,7 +163,7 @@ pub fn decide(
     if at <= view.as_of {
         return Decision::Match { at, flags };
     }
-    if view.degraded {
+    if view.degraded == Degraded::AtOnce {
         return Decision::Match {
             at: view.as_of,
             flags,
@@ -204,13 +205,20 @@ mod tests {
         View {
             as_of: t(AS_OF),
             floor: t(FLOOR),
-            degraded: false,
+            degraded: Degraded::No,
         }
     }
 
     fn degraded() -> View {
         View {
-            degraded: true,
+            degraded: Degraded::AtOnce,
+            ..view()
+        }
+    }
+
+    fn flagged() -> View {
+        View {
+            degraded: Degraded::Flagged,
             ..view()
         }
     }
@@ -573,6 +581,24 @@ mod tests {
                 "10000 degraded",
             ),
             (
+                "flagged for a late change, it waits as ever",
+                &plain,
+                AS_OF + 1,
+                create(),
+                flagged(),
+                none,
+                "wait",
+            ),
+            (
+                "flagged for a late change, settled",
+                &plain,
+                9_000,
+                create(),
+                flagged(),
+                none,
+                "9000 degraded",
+            ),
+            (
                 "degraded and late",
                 &plain,
                 1,
@@ -606,12 +632,13 @@ mod tests {
             time in 0i64..20_000, cut in proptest::option::of(0i64..20_000), as_of in 0i64..20_000,
             floor in 0i64..20_000, wall in 0i64..20_000, waited in 0u64..10_000,
             from in proptest::option::of(0i64..20_000), until in proptest::option::of(0i64..20_000),
-            degraded: bool, latest: bool,
+            degraded in 0usize..3, latest: bool,
         ) {
             let mode = if latest { MatchMode::Latest } else {
                 MatchMode::Event { from: from.map(t), until: until.map(t) }
             };
             let rules = AtRules { mode, ..AtRules::default() };
+            let degraded = [Degraded::No, Degraded::Flagged, Degraded::AtOnce][degraded];
             let view = View { as_of: t(as_of), floor: t(floor), degraded };
             let now = Now { mono: MonoTime::from_micros(waited * 1_000), wall: t(wall) };
             let stamp = cut.map_or(create(), stored);

@@ -1,7 +1,6 @@
 //! The promoter's thread: builds indexes, and frees retired snapshots once their last reader has left (I11).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,7 +31,6 @@ pub(super) struct BuildResult {
 pub(super) struct Promoter {
     tasks: Option<Sender<Task>>,
     pub(super) results: Receiver<BuildResult>,
-    live: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -40,16 +38,13 @@ impl Promoter {
     pub(super) fn start() -> Self {
         let (tasks, todo) = unbounded();
         let (done, results) = unbounded();
-        let live = Arc::new(AtomicUsize::new(1));
-        let shown = Arc::clone(&live);
         let thread = std::thread::Builder::new()
             .name("promoter".to_owned())
-            .spawn(move || work(&todo, &done, &shown))
+            .spawn(move || work(&todo, &done))
             .expect("a process can start a thread");
         Self {
             tasks: Some(tasks),
             results,
-            live,
             thread: Some(thread),
         }
     }
@@ -60,11 +55,6 @@ impl Promoter {
 
     pub(super) fn retire(&self, snapshot: Arc<Snapshot>) {
         self.send(Task::Retire(snapshot));
-    }
-
-    /// How many snapshots live, the published one included.
-    pub(super) fn live(&self) -> usize {
-        self.live.load(Ordering::Acquire)
     }
 
     fn send(&self, task: Task) {
@@ -88,15 +78,15 @@ impl Drop for Promoter {
     }
 }
 
-fn work(todo: &Receiver<Task>, done: &Sender<BuildResult>, live: &AtomicUsize) {
+fn work(todo: &Receiver<Task>, done: &Sender<BuildResult>) {
     let reclaim_ms = metrics::SNAPSHOT_RECLAIM_DURATION.histogram();
     let mut retired = RetireList::default();
     let mut waiting_since: Option<MonoTime> = None;
     loop {
-        let task = if retired.live() > 1 {
-            todo.recv_timeout(RECLAIM_EVERY)
-        } else {
+        let task = if retired.is_empty() {
             todo.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            todo.recv_timeout(RECLAIM_EVERY)
         };
         match task {
             Ok(Task::Build(request)) => {
@@ -122,13 +112,12 @@ fn work(todo: &Receiver<Task>, done: &Sender<BuildResult>, live: &AtomicUsize) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         let freed = retired.reclaim();
-        live.store(retired.live(), Ordering::Release);
         if freed > 0
             && let Some(since) = waiting_since
         {
             reclaim_ms.record(Clock::mono().since(since).as_secs_f64() * 1e3);
         }
-        if retired.live() == 1 {
+        if retired.is_empty() {
             waiting_since = None;
         }
     }

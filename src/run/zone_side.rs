@@ -14,8 +14,8 @@ use crate::codec::zone_change::{self, ZoneRules};
 use crate::enriched::output_timestamp;
 use crate::gate::clock_guard::ClockGuard;
 use crate::gate::{
-    EndAnswer, Epoch, Gate, GateConfig, GateEffect, GateInput, GateStatus, MaxTimestamp,
-    ProofRound, Snapshot, SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
+    EndAnswer, Epoch, Gate, GateConfig, GateEffect, GateInput, GateStatus, LiveIndexes,
+    MaxTimestamp, ProofRound, Snapshot, SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
 };
 use crate::kafka::EdgeError;
 use crate::kafka::client::{Logged, PlainConsumer, Settings, create};
@@ -113,6 +113,7 @@ pub(super) struct ZoneSide {
     time: Arc<GuardedTime>,
     window: Arc<ZoneWindow>,
     promoter: Promoter,
+    live: LiveIndexes,
     letters: Option<Letters>,
     paused: bool,
     topic_id: Option<(i64, i64)>,
@@ -158,6 +159,7 @@ impl ZoneSide {
             time,
             window,
             promoter: Promoter::start(),
+            live: LiveIndexes::default(),
             letters,
             paused: false,
             topic_id: None,
@@ -196,17 +198,10 @@ impl ZoneSide {
             .store(now.mono.micros(), Ordering::Relaxed);
         self.consumer.serve()?;
         self.ask(now)?;
+        self.tell_live(now)?;
         while let Ok(built) = self.promoter.results.try_recv() {
             self.build_begun.get_or_insert(built.begun);
             self.input(GateInput::Built(built.number, built.result), now)?;
-        }
-        let live = self.promoter.live();
-        if live != self.live_told {
-            self.live_told = live;
-            self.window
-                .live_snapshots
-                .store(live as u64, Ordering::Relaxed);
-            self.input(GateInput::LiveSnapshots(live), now)?;
         }
         if self.paused {
             std::thread::park_timeout(TURN);
@@ -221,6 +216,19 @@ impl ZoneSide {
             if let Some(letters) = &mut self.letters {
                 letters.take_receipts();
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the gate how many indexes hold memory, where it is not what the gate knows.
+    fn tell_live(&mut self, now: Now) -> Result<(), ZoneError> {
+        let live = self.live.count();
+        self.window
+            .live_snapshots
+            .store(live as u64, Ordering::Relaxed);
+        if live != self.live_told {
+            self.live_told = live;
+            self.input(GateInput::LiveSnapshots(live), now)?;
         }
         Ok(())
     }
@@ -403,8 +411,11 @@ impl ZoneSide {
                 }
             }
         }
+        self.live.published(&snapshot);
         if snapshot.epoch != self.epoch {
             self.epoch = snapshot.epoch;
+            // The gate counts what it publishes.
+            self.live_told += 1;
             if let Some(begun) = self.build_begun.take() {
                 let took = Clock::mono().since(begun);
                 metrics::INDEX_SWAP_LATENCY

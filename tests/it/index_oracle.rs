@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use ringfence::geometry::{Area, Position, RawShape, ShapeRules};
@@ -177,7 +178,9 @@ proptest! {
         let rules = BuildRules { history_bytes_max: bytes };
         let mut as_of = t(0);
         for part in changes.chunks(3) {
-            as_of = part.iter().map(|change| change.commit_time).max().expect("a part has changes").max(as_of);
+            // As the gate does: what is still to come was committed after as_of.
+            let newest = part.iter().map(|change| change.commit_time).max().expect("a part has changes");
+            as_of = newest.minus(Duration::from_millis(1)).max(as_of);
             let built = index.promote(part, as_of, &rules).expect("builds");
             index = built.index;
             if let Some(end) = built.report.dropped_history_end {
@@ -185,8 +188,8 @@ proptest! {
             }
         }
         prop_assert!(floor <= as_of, "only what has ended is dropped");
-        // Zone 0 lives in two partitions; a change of its that arrives after what it should have cut was dropped is the one
-        // case in which nothing can be known below the floor, and nothing is asked there.
+        // Zone 0 lives in two partitions: a change of its that came late could belong before a removal that is forgotten
+        // already, and would bring the zone back. Only a gate violation makes that possible, and it is counted (I16).
         for (at, instant) in probes().filter(|(_, instant)| *instant >= floor) {
             prop_assert_eq!(answers(&index, at, instant), zones_at(&changes, at, instant), "{:?} at {:?}, floor {:?}", at, instant, floor);
         }

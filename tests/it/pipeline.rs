@@ -8,7 +8,7 @@
 //! | `set KEY=VALUE…` | configuration, before the first record: `match`, `from`, `until`, `max_wait`, `max_ahead`, `on_stall`, `on_late`, `on_invalid` |
 //! | `zone P:O COMMIT ID box W S E N [effective_at=T] [expires_at=T]` | an upsert in the zones log |
 //! | `zone P:O COMMIT ID circle LON LAT RADIUS […]`, `zone P:O COMMIT ID gone` | another shape; a tombstone |
-//! | `as_of T [floor=T] [degraded]` | a new snapshot head, and a turn |
+//! | `as_of T [floor=T] [degraded\|flagged]` | a new snapshot head, and a turn |
 //! | `now T` | the wall clock, without a turn |
 //! | `wait MS` | both clocks move on, and a turn |
 //! | `read P TIME LON LAT [stored=T] [created=T]`, `raw P TEXT` | a telemetry record at the partition's next offset |
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use ringfence::codec::headers;
+use ringfence::gate::Degraded;
 use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::{
     AckResult, Limits, MatchMode, OnInvalid, OnLate, OnStall, PipelineConfig, View,
@@ -150,7 +151,11 @@ impl Scenario {
                 self.zones.view = View {
                     as_of: t(as_of.parse().ok()?),
                     floor: options(rest, "floor").map_or(self.zones.view.floor, t),
-                    degraded: rest.contains(&"degraded"),
+                    degraded: match rest.contains(&"degraded") {
+                        true => Degraded::AtOnce,
+                        false if rest.contains(&"flagged") => Degraded::Flagged,
+                        false => Degraded::No,
+                    },
                 };
                 if let Some(worker) = &mut self.worker {
                     worker.zones = self.zones.clone();

@@ -1,6 +1,7 @@
 //! Driving builds: which changes go into the next index and when, and what a finished build leads to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::promotion::{Promotion, Step};
 use super::super::rejected::RejectedZone;
@@ -9,7 +10,7 @@ use super::{Gate, GateEffect};
 use crate::index::{BuildFailure, BuildRules, Built, Index};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::time::EventTime;
-use crate::zone::StagedChange;
+use crate::zone::{StagedChange, ZoneChange};
 
 impl Gate {
     pub(super) fn built(
@@ -19,96 +20,106 @@ impl Gate {
         effects: &mut Vec<GateEffect>,
     ) {
         // A build from before a start over is nobody's any more.
-        let Some((expected, mut promotion)) = self.promotion.take() else {
-            return;
-        };
-        if expected != number {
-            self.promotion = Some((expected, promotion));
+        if self.in_flight != Some(number) {
             return;
         }
-        let mut step = match result {
+        self.in_flight = None;
+        let promotion = self
+            .promotion
+            .as_mut()
+            .expect("a build in flight belongs to a promotion");
+        match result {
             Ok(built) => {
                 self.counters.version_regressions += built.report.version_regressions;
                 self.counters.foreign_partition += built.report.foreign_partition_changes;
                 if let Some(end) = built.report.dropped_history_end {
                     self.floor.raise(end);
                 }
-                promotion.built(built)
+                promotion.built(built);
             }
             Err(failure) => {
                 self.counters.build_failures += 1;
-                promotion.failed(failure)
+                if let Some(change) = promotion.failed(self.now.mono) {
+                    self.refuse_built(&change, &failure, effects);
+                }
             }
-        };
-        if let Step::Refused(change, failure) = step {
-            let rejection = Rejection::new(RejectionReason::BuildFailed, failure.to_string());
-            self.refuse_built(&change, rejection, &mut promotion, effects);
-            step = promotion.next();
-        }
-        match step {
-            Step::Build(index, changes) => {
-                self.promotion = Some((0, promotion));
-                self.request(index, changes, effects);
-            }
-            Step::Done(index) => self.index = index,
-            Step::Refused(..) => unreachable!("`next` refuses nothing"),
         }
     }
 
-    pub(super) fn refuse_built(
+    /// Refuses the change at fault; its zone ends as after any rejected change.
+    fn refuse_built(
         &mut self,
         change: &StagedChange,
-        rejection: Rejection,
-        promotion: &mut Promotion,
+        failure: &BuildFailure,
         effects: &mut Vec<GateEffect>,
     ) {
-        self.counters.accepted = self.counters.accepted.saturating_sub(1);
+        if self.rejected_zones.names(&change.zone_id, change.position) {
+            // The removal that stood in for it cannot be built either: nothing more can be done for this zone.
+            return;
+        }
+        if self.is_new(change.position) {
+            self.counters.accepted = self.counters.accepted.saturating_sub(1);
+        }
         let removal = admission::removal(
             &change.zone_id,
             change.position,
             change.commit_time,
             self.topic.compaction_lag,
         );
+        let is_mended = self.has_later(change);
         let rejected = RejectedZone {
             position: change.position,
-            rejection,
+            rejection: Rejection::new(RejectionReason::BuildFailed, failure.to_string()),
             ends_at: removal.as_ref().map(|removal| removal.valid_from),
         };
         self.rejected(Some(change.zone_id.clone()), rejected, effects);
+        if is_mended {
+            self.rejected_zones.mended(&change.zone_id);
+        }
         if let Some(removal) = removal
-            && !matches!(change.change, crate::zone::ZoneChange::Remove)
+            && !matches!(change.change, ZoneChange::Remove)
+            && let Some(promotion) = &mut self.promotion
         {
             promotion.replace(removal);
         }
     }
 
-    pub(super) fn request(
-        &mut self,
-        index: Arc<Index>,
-        changes: Arc<[StagedChange]>,
-        effects: &mut Vec<GateEffect>,
-    ) {
-        self.builds += 1;
-        if let Some((number, _)) = &mut self.promotion {
-            *number = self.builds;
-        }
-        let as_of = self
-            .published
-            .as_ref()
-            .map_or(EventTime::MIN, |published| published.as_of);
-        effects.push(GateEffect::Build(BuildRequest {
-            number: self.builds,
-            index,
-            changes,
-            as_of,
-            rules: BuildRules {
-                history_bytes_max: self.config.history_bytes_max,
-            },
-        }));
+    /// Whether a later change of the same zone waits to be built.
+    fn has_later(&self, change: &StagedChange) -> bool {
+        let is_later = |other: &StagedChange| {
+            other.zone_id == change.zone_id && other.order().is_after(&change.order())
+        };
+        let promoting = self.promotion.iter().flat_map(Promotion::changes);
+        promoting.chain(self.staging.changes()).any(is_later)
     }
 
+    /// A promotion that is whole becomes the index at hand.
+    pub(super) fn take_promoted(&mut self) {
+        if let Some(promotion) = &self.promotion
+            && let Step::Done(index) = promotion.next(self.now.mono)
+        {
+            self.index = index;
+            self.promotion = None;
+        }
+    }
+
+    /// Drives the promotion at hand, or begins the next one.
     pub(super) fn advance_builds(&mut self, effects: &mut Vec<GateEffect>) {
-        if self.promotion.is_some() || self.live_snapshots > self.config.live_snapshots_max {
+        if self.in_flight.is_some() {
+            return;
+        }
+        self.begin_promotion();
+        let Some(promotion) = &self.promotion else {
+            return;
+        };
+        match promotion.next(self.now.mono) {
+            Step::Build(index, changes) => self.request(index, changes, effects),
+            Step::Pause | Step::Done(_) => {}
+        }
+    }
+
+    fn begin_promotion(&mut self) {
+        if self.promotion.is_some() || !self.has_room() {
             return;
         }
         let changes = if self.staging.should_build_ahead() {
@@ -119,13 +130,45 @@ impl Gate {
                 _ => return,
             }
         };
-        if changes.is_empty() {
-            return;
+        if !changes.is_empty() {
+            self.promotion = Some(Promotion::new(self.index.clone(), changes));
         }
-        let promotion = Promotion::new(self.index.clone(), changes);
-        if let Step::Build(index, changes) = promotion.next() {
-            self.promotion = Some((0, promotion));
-            self.request(index, changes, effects);
-        }
+    }
+
+    /// Whether one more index may be in memory (DESIGN 6, *Reclamation*).
+    pub(super) fn has_room(&self) -> bool {
+        self.live_snapshots < self.config.live_snapshots_max
+    }
+
+    fn request(
+        &mut self,
+        index: Arc<Index>,
+        changes: Arc<[StagedChange]>,
+        effects: &mut Vec<GateEffect>,
+    ) {
+        self.builds += 1;
+        self.in_flight = Some(self.builds);
+        effects.push(GateEffect::Build(BuildRequest {
+            number: self.builds,
+            index,
+            changes,
+            as_of: self.history_from(),
+            rules: BuildRules {
+                history_bytes_max: self.config.history_bytes_max,
+            },
+        }));
+    }
+
+    /// What ended before this counts as history. In the bootstrap nothing is published yet, but its as_of will lie above
+    /// what the first proof can say at the least; without a bound a long log would have to fit into memory whole.
+    fn history_from(&self) -> EventTime {
+        self.published.as_ref().map_or_else(
+            || {
+                self.began_at
+                    .minus(self.config.settle_margin_max.max(self.margin.current()))
+                    .minus(Duration::from_millis(1))
+            },
+            |published| published.as_of,
+        )
     }
 }

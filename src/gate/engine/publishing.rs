@@ -4,17 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Epoch, Snapshot};
+use super::super::promotion::Promotion;
+use super::super::{Degraded, Epoch, Snapshot};
 use super::{Gate, GateEffect, Published};
 use crate::time::{EventTime, Now};
 
 impl Gate {
     /// The low watermark up to which everything is in the index at hand.
     pub(super) fn complete_to(&self) -> Option<EventTime> {
-        let building = self
-            .promotion
-            .as_ref()
-            .and_then(|(_, promotion)| promotion.earliest());
+        let building = self.promotion.as_ref().and_then(Promotion::earliest);
         let waiting = [self.staging.earliest(), building]
             .into_iter()
             .flatten()
@@ -28,7 +26,11 @@ impl Gate {
         let Some(complete_to) = self.complete_to() else {
             return;
         };
-        let degraded = self.margin.is_degraded();
+        let degraded = if self.margin.is_degraded() {
+            Degraded::Flagged
+        } else {
+            Degraded::No
+        };
         match &self.published {
             None => {
                 // The bootstrap is whole: one build at its end, nothing left that the watermark has passed.
@@ -41,23 +43,23 @@ impl Gate {
             }
             Some(published) if self.starting_over => {
                 let is_whole = self.low_watermark == Some(complete_to) && self.promotion.is_none();
-                if is_whole && complete_to >= published.as_of {
+                // Whether any zone is left is not asked again: if all were deleted meanwhile, that is the answer.
+                if is_whole && complete_to >= published.as_of && self.has_room() {
                     self.end_bootstrap(complete_to);
                     self.starting_over = false;
-                    self.read_before.clear();
                     self.publish_new(complete_to, degraded, effects);
                 }
             }
             Some(published) => {
-                if self.live_snapshots > self.config.live_snapshots_max {
-                    return;
-                }
                 let as_of = published.as_of.max(complete_to);
                 let floor = self.floor.get().unwrap_or(published.floor);
                 // `complete_to` speaks of the index at hand: the published one may lack what was built last, although the
                 // next build has begun meanwhile.
                 if !Arc::ptr_eq(&published.index, &self.index) {
-                    self.publish_new(as_of, degraded, effects);
+                    // Else as_of stands: what waits may belong below it.
+                    if self.has_room() {
+                        self.publish_new(as_of, degraded, effects);
+                    }
                 } else if as_of > published.as_of
                     || floor > published.floor
                     || degraded != published.degraded
@@ -92,15 +94,18 @@ impl Gate {
         let t = self.newest_stamp.map_or(t, |stamp| t.max(stamp));
         self.floor
             .bootstrapped(as_of, t, self.margin.current(), self.topic.compaction_lag);
+        self.read_before.clear();
+        self.new_partitions.clear();
     }
 
     pub(super) fn publish_new(
         &mut self,
         as_of: EventTime,
-        degraded: bool,
+        degraded: Degraded,
         effects: &mut Vec<GateEffect>,
     ) {
         self.epoch = Epoch(self.epoch.0 + 1);
+        self.live_snapshots += 1;
         let floor = self.floor.get().unwrap_or(as_of);
         self.publish(
             Published {

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use super::super::Degraded;
 use super::super::floor::Floor;
 use super::super::rejected::RejectedZones;
 use super::super::staging::Staging;
 use super::super::watermark::PartitionWatermark;
 use super::{Gate, GateEffect, Published, StopReason};
 use crate::index::Index;
-use crate::partition::{Offset, PartitionId};
+use crate::partition::PartitionId;
 
 impl Gate {
     pub(super) fn found_partitions(
@@ -26,11 +27,7 @@ impl Gate {
             .copied()
             .collect();
         if !added.is_empty() {
-            for partition in added {
-                self.partitions
-                    .insert(partition, PartitionWatermark::new(self.now.mono));
-            }
-            self.start_over(effects);
+            self.start_over(&added, effects);
         }
     }
 
@@ -39,11 +36,10 @@ impl Gate {
         let Some(lag) = self.topic.compaction_lag else {
             return;
         };
-        if self.is_reading_from_start() {
-            return;
-        }
         let mut limit = self.topic.delete_retention;
-        if !lag.is_zero() {
+        // While all is read from the start only tombstones can be missed: whatever else goes lies before the edge, which is
+        // set at the end (DESIGN 4, *Floor*). And a short lag must not keep a long bootstrap from ever ending.
+        if !lag.is_zero() && !self.is_reading_from_start() {
             limit = limit.min(lag);
         }
         let limit = limit / 2;
@@ -54,26 +50,31 @@ impl Gate {
                 .values()
                 .any(|state| now.since(state.reached_end_at) > limit)
         {
-            self.start_over(effects);
+            self.start_over(&[], effects);
         }
     }
 
-    pub(super) fn start_over(&mut self, effects: &mut Vec<GateEffect>) {
+    /// Reads everything anew, the `added` partitions too. What is published serves until the new reading has reached it.
+    fn start_over(&mut self, added: &[PartitionId], effects: &mut Vec<GateEffect>) {
         self.counters.starts_over += 1;
         self.latest_t = self.now;
         for (partition, state) in &mut self.partitions {
             let read_to = state.staged_to();
-            if self.published.is_some() && read_to > Offset(0) {
-                let before = self.read_before.entry(*partition).or_default();
-                *before = read_to.max(*before);
-            }
-            *state = PartitionWatermark::new(self.now.mono);
+            let before = self.read_before.entry(*partition).or_default();
+            *before = read_to.max(*before);
+            state.start_over(self.now.mono);
+        }
+        for partition in added {
+            self.partitions
+                .insert(*partition, PartitionWatermark::new(self.now.mono));
+            self.new_partitions.insert(*partition);
         }
         // What is read anew has no watermark yet; the one that was reached stands in the status (I1).
         self.low_watermark_before = self.low_watermark_before.max(self.low_watermark.take());
         let was_paused = self.staging.is_paused();
         self.staging = Staging::new(self.config.staging_max, self.config.staging_bytes_max);
         self.promotion = None;
+        self.in_flight = None;
         self.index = Arc::new(Index::empty(self.config.engine));
         self.floor = Floor::new(self.config.floor);
         self.rejected_zones = RejectedZones::default();
@@ -85,10 +86,10 @@ impl Gate {
         }
         self.starting_over = self.published.is_some();
         if let Some(published) = &self.published
-            && !published.degraded
+            && published.degraded != Degraded::AtOnce
         {
             let degraded = Published {
-                degraded: true,
+                degraded: Degraded::AtOnce,
                 ..published.clone()
             };
             self.publish(degraded, effects);

@@ -15,15 +15,13 @@ impl Gate {
     /// What it would tell a person.
     #[must_use]
     pub fn status(&self) -> GateStatus {
-        let (held, held_bytes) = self.promotion.as_ref().map_or((0, 0), |(_, promotion)| {
-            (promotion.changes(), promotion.bytes())
-        });
+        let (held, held_bytes) = self.held_by_builder();
         let published = self.published.as_ref();
         GateStatus {
             bootstrapped: published.is_some(),
             waiting_for: self.waiting_for(),
             starting_over: self.starting_over,
-            degraded: published.is_some_and(|published| published.degraded),
+            degraded: published.is_some_and(|published| published.degraded.is_flagged()),
             t: self.now.wall,
             low_watermark: self.low_watermark.max(self.low_watermark_before),
             as_of: published.map(|published| published.as_of),

@@ -11,8 +11,8 @@ use ringfence::codec::headers;
 use ringfence::codec::zone_change::{self, ZoneRules, zone_of_key};
 use ringfence::gate::clock_guard::ClockGuard;
 use ringfence::gate::{
-    BuildRequest, EndAnswer, Gate, GateConfig, GateEffect, GateInput, MaxTimestamp, ProofRound,
-    RetireList, Snapshot, SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
+    BuildRequest, EndAnswer, Gate, GateConfig, GateEffect, GateInput, LiveIndexes, MaxTimestamp,
+    ProofRound, RetireList, Snapshot, SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
 };
 use ringfence::geometry::{Position, ShapeRules};
 use ringfence::partition::{Offset, PartitionId, RecordPosition};
@@ -69,6 +69,7 @@ pub(crate) struct World {
     pub(crate) builds: VecDeque<BuildRequest>,
     cell: SnapshotCell,
     retired: RetireList,
+    live: LiveIndexes,
     pub(crate) bootstrapped: bool,
     pub(crate) stopped: Option<StopReason>,
     pub(crate) start_overs: usize,
@@ -107,6 +108,7 @@ impl World {
             builds: VecDeque::new(),
             cell: SnapshotCell::default(),
             retired: RetireList::default(),
+            live: LiveIndexes::default(),
             bootstrapped: false,
             stopped: None,
             start_overs: 0,
@@ -243,6 +245,7 @@ impl World {
             match effect {
                 GateEffect::Build(build) => self.builds.push_back(build),
                 GateEffect::Publish(snapshot) => {
+                    self.live.published(&snapshot);
                     if let Some(before) = self.cell.publish(snapshot) {
                         self.retired.retire(before);
                     }
@@ -269,7 +272,8 @@ impl World {
         }
         if published {
             self.retired.reclaim();
-            self.tell(GateInput::LiveSnapshots(self.retired.live()));
+            let live = self.live.count();
+            self.tell(GateInput::LiveSnapshots(live));
         }
     }
 
@@ -380,6 +384,7 @@ impl World {
         self.builds.clear();
         self.cell = SnapshotCell::default();
         self.retired = RetireList::default();
+        self.live = LiveIndexes::default();
         self.bootstrapped = false;
     }
 

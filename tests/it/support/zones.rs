@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ringfence::codec::zone_change::{self, ZoneRules};
+use ringfence::gate::Degraded;
 use ringfence::geometry::{Position, ShapeRules};
 use ringfence::index::Query;
 use ringfence::partition::RecordPosition;
@@ -67,7 +68,7 @@ impl PlainZones {
         let view = View {
             as_of: t(as_of),
             floor: EventTime::MIN,
-            degraded: false,
+            degraded: Degraded::No,
         };
         Self {
             changes: Vec::new(),
