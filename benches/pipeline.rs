@@ -102,6 +102,7 @@ fn index() -> Arc<Index> {
                 valid_from: EventTime::clamped(0),
                 expires_at: None,
                 bytes: value.len(),
+                record: None,
             }
         })
         .collect();

@@ -125,6 +125,10 @@ metrics! {
         "zone changes whose effective_at lay before their commit time";
     ZONE_VERSION_REGRESSIONS = "zone_version_regressions_total", Kind::Counter, [],
         "zone changes whose version did not rise (applied all the same)";
+    CLOCK_DIFFERENCE = "clock_difference_seconds", Kind::Gauge, [],
+        "our time less the newest broker stamp of the zones topic when that was read; below zero our clock is behind";
+    CLOCK_STEPS = "clock_steps_total", Kind::Counter, [],
+        "steps of this host's clock, in either direction; forward ones are not believed at once";
     BUILD_INFO = "build_info", Kind::Gauge, ["version", "librdkafka"], "1, with the versions as labels";
 }
 

@@ -59,6 +59,43 @@ impl RecordRef<'_> {
     }
 }
 
+/// A header that is kept.
+pub type OwnedHeader = (Box<str>, Option<Box<[u8]>>);
+
+/// A record that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRecord {
+    /// Its Kafka timestamp.
+    pub timestamp: RecordTimestamp,
+    /// Its key.
+    pub key: Option<Box<[u8]>>,
+    /// Its value; `None` = null.
+    pub value: Option<Box<[u8]>>,
+    /// Its headers in order.
+    pub headers: Box<[OwnedHeader]>,
+}
+
+impl From<&RecordRef<'_>> for OwnedRecord {
+    fn from(record: &RecordRef<'_>) -> Self {
+        let header = |(name, value): &HeaderRef<'_>| ((*name).into(), value.map(Into::into));
+        Self {
+            timestamp: record.timestamp,
+            key: record.key.map(Into::into),
+            value: record.value.map(Into::into),
+            headers: record.headers.iter().map(header).collect(),
+        }
+    }
+}
+
+impl OwnedRecord {
+    /// Its headers, lent.
+    pub fn headers(&self) -> impl Iterator<Item = HeaderRef<'_>> {
+        self.headers
+            .iter()
+            .map(|(name, value)| (&**name, value.as_deref()))
+    }
+}
+
 /// Where and when an event happened.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Event {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::geometry::Area;
 use crate::partition::RecordPosition;
+use crate::telemetry::OwnedRecord;
 use crate::time::EventTime;
 
 /// The id of a zone: a non-empty string; integers in shortest decimal, so 7 and "7" are one zone (DESIGN 3).
@@ -101,8 +102,11 @@ pub struct StagedChange {
     pub valid_from: EventTime,
     /// The zone ends here (exclusive). An upsert with `expires_at` ≤ `valid_from` acts as a removal.
     pub expires_at: Option<EventTime>,
-    /// What it occupies while staged, in bytes.
+    /// What it occupies while staged, in bytes; `record` is counted.
     pub bytes: usize,
+    /// The record as it came, kept until the change is built: a change that cannot be is dead-lettered, and reading the
+    /// record again could find it compacted away. Staging bounds it, which has always counted its bytes.
+    pub record: Option<Arc<OwnedRecord>>,
 }
 
 impl StagedChange {

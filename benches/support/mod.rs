@@ -94,6 +94,7 @@ pub fn upsert(number: usize, ring: Vec<Position>, offset: i64) -> StagedChange {
         valid_from: EventTime::clamped(offset),
         expires_at: None,
         bytes: 1_000,
+        record: None,
     }
 }
 

@@ -295,6 +295,7 @@ impl ZoneSet {
                 .map_or(commit_time, |at| at.max(commit_time)),
             expires_at: change.expires_at,
             bytes: 0,
+            record: None,
         });
     }
 

@@ -1,11 +1,12 @@
 //! From a record of the zones topic to a staged change: commit time, `valid_from`, the schedule's bound, and what a
 //! rejected change leaves behind (DESIGN 3, 4).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::partition::RecordPosition;
 use crate::rejection::{Rejection, RejectionReason};
-use crate::telemetry::RecordTimestamp;
+use crate::telemetry::{OwnedRecord, RecordTimestamp};
 use crate::time::EventTime;
 use crate::zone::{DecodedChange, StagedChange, ZoneChange, ZoneId};
 
@@ -18,8 +19,10 @@ pub struct ZoneRecord {
     pub timestamp: RecordTimestamp,
     /// What it says; a refused one with the zone that its key names.
     pub outcome: Result<DecodedChange, (Option<ZoneId>, Rejection)>,
-    /// Bytes of key and value.
+    /// Bytes of key, value and headers.
     pub bytes: usize,
+    /// As it came: what a dead letter repeats.
+    pub record: Option<Arc<OwnedRecord>>,
 }
 
 /// What became of a record.
@@ -32,6 +35,7 @@ pub(super) enum Admitted {
         zone_id: Option<ZoneId>,
         rejection: Rejection,
         removal: Option<StagedChange>,
+        record: Option<Arc<OwnedRecord>>,
     },
 }
 
@@ -46,6 +50,7 @@ pub(super) fn admit(
         timestamp,
         outcome,
         bytes,
+        record,
     } = record;
     let Some(commit_time) = timestamp.instant() else {
         let zone_id = match outcome {
@@ -57,11 +62,15 @@ pub(super) fn admit(
             zone_id,
             rejection,
             removal: None,
+            record,
         };
     };
     let (zone_id, rejection) = match outcome {
         Ok(decoded) => match timed(decoded, position, commit_time, bytes, max_schedule) {
-            Ok((change, clipped)) => return Admitted::Change { change, clipped },
+            Ok((change, clipped)) => {
+                let change = StagedChange { record, ..change };
+                return Admitted::Change { change, clipped };
+            }
             Err((zone_id, rejection)) => (Some(zone_id), rejection),
         },
         Err(refused) => refused,
@@ -73,6 +82,7 @@ pub(super) fn admit(
         zone_id,
         rejection,
         removal,
+        record,
     }
 }
 
@@ -92,6 +102,7 @@ pub(super) fn removal(
         valid_from: commit_time.plus(compaction_lag?),
         expires_at: None,
         bytes: 0,
+        record: None,
     })
 }
 
@@ -125,6 +136,7 @@ fn timed(
         valid_from: effective_at.max(commit_time),
         expires_at: decoded.expires_at,
         bytes: bytes + area_bytes,
+        record: None,
     };
     Ok((change, effective_at < commit_time))
 }

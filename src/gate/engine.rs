@@ -16,6 +16,7 @@ use super::{
 };
 use crate::index::Index;
 use crate::partition::{Offset, PartitionId, RecordPosition};
+use crate::telemetry::{OwnedRecord, RecordTimestamp};
 use crate::time::{EventTime, Now};
 use crate::zone::{StagedChange, ZoneId};
 
@@ -60,6 +61,7 @@ pub struct Gate {
     /// Published indexes in memory.
     live_snapshots: usize,
     newest_stamp: Option<EventTime>,
+    clock_difference_ms: Option<i64>,
     rejected_zones: RejectedZones,
     counters: GateCounters,
     stopped: bool,
@@ -97,6 +99,7 @@ impl Gate {
             starting_over: false,
             live_snapshots: 0,
             newest_stamp: None,
+            clock_difference_ms: None,
             rejected_zones: RejectedZones::default(),
             counters: GateCounters::default(),
             stopped: false,
@@ -168,8 +171,14 @@ impl Gate {
             // Read before a start over was carried out: it will be read again.
             return;
         }
-        if let crate::telemetry::RecordTimestamp::LogAppend(stamp) = record.timestamp {
-            self.newest_stamp = Some(self.newest_stamp.map_or(stamp, |newest| newest.max(stamp)));
+        if let RecordTimestamp::LogAppend(stamp) = record.timestamp
+            && self.newest_stamp.is_none_or(|newest| newest < stamp)
+        {
+            self.newest_stamp = Some(stamp);
+            if !self.is_reading_from_start() {
+                // What a reading from the start meets was stamped long ago and says nothing of clocks.
+                self.clock_difference_ms = Some(self.now.wall.millis() - stamp.millis());
+            }
         }
         match admission::admit(record, self.config.max_schedule, self.topic.compaction_lag) {
             Admitted::Change { change, clipped } => {
@@ -184,6 +193,7 @@ impl Gate {
                 zone_id,
                 rejection,
                 removal,
+                record,
             } => {
                 let ends_at = removal.as_ref().map(|removal| removal.valid_from);
                 let rejected = RejectedZone {
@@ -191,7 +201,7 @@ impl Gate {
                     rejection,
                     ends_at,
                 };
-                self.rejected(zone_id, rejected, effects);
+                self.rejected(zone_id, rejected, record, effects);
                 if let Some(removal) = removal {
                     self.stage(removal, effects);
                 }
@@ -253,6 +263,7 @@ impl Gate {
         &mut self,
         zone_id: Option<ZoneId>,
         rejected: RejectedZone,
+        record: Option<Arc<OwnedRecord>>,
         effects: &mut Vec<GateEffect>,
     ) {
         if self.is_new(rejected.position) {
@@ -261,6 +272,7 @@ impl Gate {
                 effects.push(GateEffect::DeadLetter {
                     position: rejected.position,
                     rejection: rejected.rejection.clone(),
+                    record,
                 });
             }
         }

@@ -10,6 +10,7 @@ use super::{Snapshot, ZoneRecord};
 use crate::index::{BuildFailure, BuildRules, Built, Index};
 use crate::partition::{Offset, PartitionId, RecordPosition};
 use crate::rejection::Rejection;
+use crate::telemetry::OwnedRecord;
 use crate::time::EventTime;
 use crate::zone::StagedChange;
 
@@ -158,6 +159,8 @@ pub enum GateEffect {
         position: RecordPosition,
         /// Why.
         rejection: Rejection,
+        /// As it came.
+        record: Option<Arc<OwnedRecord>>,
     },
     /// The first snapshot is published: telemetry may be read (I14).
     Bootstrapped,

@@ -118,6 +118,8 @@ pub struct GateStatus {
     pub paused: bool,
     /// The newest stamp read.
     pub newest_stamp: Option<EventTime>,
+    /// T less the newest stamp, in ms, when that was read: our clock against the brokers', with what the way took.
+    pub clock_difference_ms: Option<i64>,
     /// Partitions that hold the gate back.
     pub held_by: Vec<Held>,
     /// All partitions.

@@ -8,7 +8,7 @@ use crate::geometry::{Area, Position, RawShape, ShapeRules};
 use crate::index::BuildFailure;
 use crate::partition::{Offset, PartitionId, RecordPosition};
 use crate::rejection::{Rejection, RejectionReason};
-use crate::telemetry::RecordTimestamp;
+use crate::telemetry::{OwnedRecord, RecordTimestamp};
 use crate::time::{EventTime, MonoTime, Now};
 use crate::zone::{DecodedChange, Zone, ZoneChange, ZoneId};
 
@@ -133,6 +133,12 @@ impl Shard {
             timestamp,
             outcome,
             bytes: 100,
+            record: Some(Arc::new(OwnedRecord {
+                timestamp,
+                key: None,
+                value: Some(format!("value of {position}").into_bytes().into()),
+                headers: Box::default(),
+            })),
         })));
     }
 
@@ -395,6 +401,19 @@ fn a_change_more_than_a_minute_late_degrades_until_restart() {
 }
 
 #[test]
+fn fs_26_the_difference_to_the_newest_broker_stamp_is_told_from_the_first_live_record_on() {
+    let mut shard = running(1);
+    assert_eq!(shard.gate.status().clock_difference_ms, None);
+    shard.change(0, 10_300, "new", zone("new", 0.0), None);
+    assert_eq!(shard.gate.status().clock_difference_ms, Some(-300));
+    shard.round(12_000, None);
+    shard.change(0, 10_200, "older", zone("older", 0.0), None);
+    assert_eq!(shard.gate.status().clock_difference_ms, Some(-300));
+    shard.change(0, 11_990, "newer", zone("newer", 0.0), None);
+    assert_eq!(shard.gate.status().clock_difference_ms, Some(10));
+}
+
+#[test]
 fn fs_27_a_commit_time_in_the_future_blocks_nothing_and_is_not_in_force_yet() {
     let mut shard = running(2);
     let before = shard.gate.status().counters.future;
@@ -496,11 +515,17 @@ fn a_build_that_fails_three_times_is_split_and_the_change_at_fault_refused() {
             GateEffect::DeadLetter {
                 position,
                 rejection,
-            } => Some((position.offset, rejection.reason)),
+                record,
+            } => {
+                let value = record.as_ref().and_then(|record| record.value.clone());
+                let value = value.expect("it is kept until the build");
+                Some((position.offset, rejection.reason, value))
+            }
             _ => None,
         })
         .collect();
-    assert_eq!(refused, [(Offset(3), RejectionReason::BuildFailed)]);
+    let value = b"value of 0:3".as_slice().into();
+    assert_eq!(refused, [(Offset(3), RejectionReason::BuildFailed, value)]);
     assert_eq!(shard.zones(0.5, 10_749), ["a", "b", "base", "d", "e"]);
 }
 

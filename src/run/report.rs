@@ -206,6 +206,14 @@ impl Report {
         metrics::ACTIVE_SNAPSHOTS
             .gauge(&[])
             .set(self.zones.live_snapshots.load(Ordering::Relaxed) as f64);
+        if let Some(difference) = status.clock_difference_ms {
+            metrics::CLOCK_DIFFERENCE
+                .gauge(&[])
+                .set(difference as f64 / 1e3);
+        }
+        metrics::CLOCK_STEPS
+            .counter(&[])
+            .absolute(self.zones.clock_steps.load(Ordering::Relaxed));
         let now = &status.counters;
         let on_time =
             |counters: &GateCounters| counters.accepted.saturating_sub(counters.violations);
@@ -310,6 +318,7 @@ fn gate_json(status: &GateStatus) -> Value {
         "bootstrapped": status.bootstrapped,
         "waiting_for": status.waiting_for,
         "starting_over": status.starting_over,
+        "clock_difference_ms": status.clock_difference_ms,
         "degraded": status.degraded,
         "t": status.t.to_string(),
         "as_of": time(status.as_of),

@@ -32,7 +32,11 @@ const DELETE_RETENTION: Duration = Duration::from_secs(86_400);
 type Properties = Option<BTreeMap<String, TopicProperty>>;
 
 /// What the cluster says of the zones topic.
-pub(super) struct ZonesFacts(ZonesTopic);
+pub(super) struct ZonesFacts {
+    topic: ZonesTopic,
+    /// With the longest record that it takes.
+    dead_letter: Option<(String, usize)>,
+}
 
 /// What a worker is told.
 pub(super) struct WorkersPlan {
@@ -136,11 +140,19 @@ pub(super) fn zones_facts(
             config.gate.max_schedule.as_millis()
         )));
     }
-    Ok(Some(ZonesFacts(ZonesTopic {
-        partitions: found.ids(),
-        compaction_lag: is_compacted.then_some(lag),
-        delete_retention: millis(&properties, "delete.retention.ms").unwrap_or(DELETE_RETENTION),
-    })))
+    let dead_letter = match &config.dead_letter.topic {
+        Some(topic) => Some((topic.clone(), max_message_bytes(&admin, topic)?)),
+        None => None,
+    };
+    let retention = millis(&properties, "delete.retention.ms").unwrap_or(DELETE_RETENTION);
+    Ok(Some(ZonesFacts {
+        topic: ZonesTopic {
+            partitions: found.ids(),
+            compaction_lag: is_compacted.then_some(lag),
+            delete_retention: retention,
+        },
+        dead_letter,
+    }))
 }
 
 /// Names every topic that must be there and is not. The telemetry topic may come later (FS-65).
@@ -172,7 +184,7 @@ pub(super) fn zone_side(config: &Config, facts: ZonesFacts) -> ZoneSideSettings 
     let is_event = gate.match_mode == config::MatchMode::Event;
     ZoneSideSettings {
         topic: config.zones.topic.clone(),
-        dead_letter_topic: config.dead_letter.topic.clone(),
+        dead_letter: facts.dead_letter,
         rules: config.zone_rules(),
         gate: GateConfig {
             settle_margin: margin,
@@ -186,7 +198,7 @@ pub(super) fn zone_side(config: &Config, facts: ZonesFacts) -> ZoneSideSettings 
             engine: EngineKind::from_name(config.index.engine.as_str()).unwrap_or_default(),
             allow_empty: config.zones.allow_empty,
         },
-        zones_topic: facts.0,
+        zones_topic: facts.topic,
         proof_interval: gate.proof_interval,
         create_time_allowed: gate.create_time_margin.is_some(),
         match_bounds: [

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use super::letters::Letters;
 use super::promoter::Promoter;
 use crate::clock::{Clock, GuardedTime};
-use crate::codec::headers::DeadLetterHeaders;
 use crate::codec::zone_change::{self, ZoneRules};
-use crate::enriched::output_timestamp;
 use crate::gate::clock_guard::ClockGuard;
 use crate::gate::{
     EndAnswer, Epoch, Gate, GateConfig, GateEffect, GateInput, GateStatus, LiveIndexes,
@@ -20,13 +19,11 @@ use crate::gate::{
 use crate::kafka::EdgeError;
 use crate::kafka::client::{Logged, PlainConsumer, Settings, create};
 use crate::kafka::ends::{EndAsker, EndEvent, EndRound, LargestStamp};
-use crate::kafka::writer::{Outgoing, TopicWriter};
 use crate::kafka::zones::{ZoneConsumer, ZoneEvent};
 use crate::metrics;
 use crate::partition::{Offset, PartitionId, RecordPosition};
-use crate::rejection::Rejection;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{RecordRef, RecordTimestamp};
+use crate::telemetry::{OwnedRecord, RecordRef, RecordTimestamp};
 use crate::time::{EventTime, MonoTime, Now};
 
 /// How long a turn waits for records.
@@ -78,7 +75,8 @@ impl From<EdgeError> for ZoneError {
 /// What the zones side is told.
 pub(super) struct ZoneSideSettings {
     pub(super) topic: String,
-    pub(super) dead_letter_topic: Option<String>,
+    /// With the longest record that it takes.
+    pub(super) dead_letter: Option<(String, usize)>,
     pub(super) rules: ZoneRules,
     pub(super) gate: GateConfig,
     pub(super) zones_topic: ZonesTopic,
@@ -94,6 +92,7 @@ pub(super) struct ZoneWindow {
     pub(super) cell: SnapshotCell,
     pub(super) status: ArcSwapOption<GateStatus>,
     pub(super) live_snapshots: AtomicU64,
+    pub(super) clock_steps: AtomicU64,
     beat_micros: AtomicU64,
 }
 
@@ -128,6 +127,7 @@ pub(super) struct ZoneSide {
     published_at: MonoTime,
     bootstrapped: bool,
     live_told: usize,
+    difference_told: Option<i64>,
 }
 
 impl ZoneSide {
@@ -140,8 +140,10 @@ impl ZoneSide {
         let consumer = ZoneConsumer::new(kafka, &settings.topic)?;
         let client: PlainConsumer = create(&kafka.asker(), Logged::default())?;
         let asker = EndAsker::new(Arc::new(client), &settings.topic, settings.proof_interval);
-        let letters = match &settings.dead_letter_topic {
-            Some(topic) => Some(Letters::new(kafka, topic, &settings.topic)?),
+        let letters = match &settings.dead_letter {
+            Some((topic, max_bytes)) => {
+                Some(Letters::new(kafka, topic, *max_bytes, &settings.topic)?)
+            }
             None => None,
         };
         let (mono, wall) = (Clock::mono(), Clock::wall());
@@ -172,6 +174,7 @@ impl ZoneSide {
             published_at: MonoTime::default(),
             bootstrapped: false,
             live_told: 0,
+            difference_told: None,
         })
     }
 
@@ -212,12 +215,35 @@ impl ZoneSide {
         self.input(GateInput::Tick, now)?;
         if now.mono.since(self.published_at) >= PUBLISH_EVERY {
             self.published_at = now.mono;
-            self.window.status.store(Some(Arc::new(self.gate.status())));
+            self.tell_status();
             if let Some(letters) = &mut self.letters {
                 letters.take_receipts();
             }
         }
         Ok(())
+    }
+
+    fn tell_status(&mut self) {
+        let steps = self.guard.steps();
+        if self.window.clock_steps.swap(steps, Ordering::Relaxed) != steps {
+            tracing::warn!(steps, t = %self.time.now().wall, wall = %Clock::wall(), "this host's clock stepped");
+        }
+        let status = self.gate.status();
+        let difference = status.clock_difference_ms;
+        if difference != self.difference_told {
+            self.difference_told = difference;
+            // More than the margin can ever cover: this clock or a broker's is wrong, or the topic is slow.
+            let most = self.settings.gate.settle_margin_max.as_millis() as u64;
+            if let Some(difference_ms) = difference
+                && difference_ms.unsigned_abs() > most
+            {
+                tracing::warn!(
+                    difference_ms,
+                    "our clock and the newest stamp of the zones topic differ"
+                );
+            }
+        }
+        self.window.status.store(Some(Arc::new(status)));
     }
 
     /// Tells the gate how many indexes hold memory, where it is not what the gate knows.
@@ -276,34 +302,16 @@ impl ZoneSide {
 
     fn read(&mut self) -> Result<(), ZoneError> {
         let now = self.time.now();
-        let (gate, effects, letters) = (&mut self.gate, &mut self.effects, &mut self.letters);
+        let (gate, effects) = (&mut self.gate, &mut self.effects);
         let (settings, read_to) = (&self.settings, &mut self.read_to);
         let mut create_time = false;
-        let mut rest = Vec::new();
         self.consumer.take(TURN, |event| match event {
             ZoneEvent::Record(record) => {
                 raise(read_to, record.partition, record.offset.next());
                 create_time |= matches!(record.timestamp, RecordTimestamp::Create(_))
                     && !settings.create_time_allowed;
-                gate.handle(
-                    GateInput::Record(Box::new(zone_record(&record, &settings.rules))),
-                    now,
-                    effects,
-                );
-                // A record that is refused is at hand only now; the other effects are carried out after the batch.
-                for effect in effects.drain(..) {
-                    match effect {
-                        GateEffect::DeadLetter {
-                            position,
-                            rejection,
-                        } if position.offset == record.offset
-                            && position.partition == record.partition =>
-                        {
-                            refuse(letters.as_mut(), position, Some(&record), &rejection, now);
-                        }
-                        other => rest.push(other),
-                    }
-                }
+                let record = zone_record(&record, &settings.rules);
+                gate.handle(GateInput::Record(Box::new(record)), now, effects);
             }
             ZoneEvent::End {
                 partition,
@@ -318,25 +326,24 @@ impl ZoneSide {
                     now,
                     effects,
                 );
-                rest.append(effects);
             }
             ZoneEvent::OutOfRange(partition) => {
                 gate.handle(GateInput::OutOfRange(partition), now, effects);
-                rest.append(effects);
             }
         })?;
         if create_time {
             return Err(ZoneError::CreateTime);
         }
-        for effect in rest {
-            self.carry_out(effect, now)?;
-        }
-        Ok(())
+        self.carry_out_all(now)
     }
 
     fn input(&mut self, input: GateInput, now: Now) -> Result<(), ZoneError> {
+        self.gate.handle(input, now, &mut self.effects);
+        self.carry_out_all(now)
+    }
+
+    fn carry_out_all(&mut self, now: Now) -> Result<(), ZoneError> {
         let mut effects = std::mem::take(&mut self.effects);
-        self.gate.handle(input, now, &mut effects);
         for effect in effects.drain(..) {
             self.carry_out(effect, now)?;
         }
@@ -363,8 +370,13 @@ impl ZoneSide {
             GateEffect::DeadLetter {
                 position,
                 rejection,
+                record,
             } => {
-                refuse(self.letters.as_mut(), position, None, &rejection, now);
+                tracing::warn!(%position, reason = rejection.reason.as_str(), detail = %rejection.detail,
+                    "zone change rejected");
+                if let Some(letters) = &mut self.letters {
+                    letters.write(position, record.as_deref(), &rejection, now);
+                }
             }
             GateEffect::Bootstrapped => {
                 self.bootstrapped = true;
@@ -484,92 +496,7 @@ fn zone_record(record: &RecordRef<'_>, rules: &ZoneRules) -> ZoneRecord {
         outcome: zone_change::decode(record.key, record.value, rules)
             .map_err(|rejection| (zone_change::zone_of_key(record.key), rejection)),
         bytes: record.byte_len(),
-    }
-}
-
-fn refuse(
-    letters: Option<&mut Letters>,
-    position: RecordPosition,
-    record: Option<&RecordRef<'_>>,
-    rejection: &Rejection,
-    now: Now,
-) {
-    tracing::warn!(%position, reason = rejection.reason.as_str(), detail = %rejection.detail, "zone change rejected");
-    if let Some(letters) = letters {
-        letters.write(position, record, rejection, now);
-    }
-}
-
-/// The dead letters of the zones side: once per process, outside any transaction (DESIGN 3).
-struct Letters {
-    writer: TopicWriter,
-    topic: String,
-    zones_topic: String,
-    headers: DeadLetterHeaders,
-    /// What could not be queued at once; bounded by what the gate takes in at once.
-    sent: usize,
-    failures: BTreeMap<String, u64>,
-}
-
-impl Letters {
-    const IN_FLIGHT_MAX: usize = 10_000;
-
-    fn new(kafka: &Settings, topic: &str, zones_topic: &str) -> Result<Self, EdgeError> {
-        let config = kafka.producer(Self::IN_FLIGHT_MAX, 64 << 20);
-        Ok(Self {
-            writer: TopicWriter::with_config(&config, Self::IN_FLIGHT_MAX)?,
-            topic: topic.to_owned(),
-            zones_topic: zones_topic.to_owned(),
-            headers: DeadLetterHeaders::new(),
-            sent: 0,
-            failures: BTreeMap::new(),
-        })
-    }
-
-    fn write(
-        &mut self,
-        position: RecordPosition,
-        record: Option<&RecordRef<'_>>,
-        rejection: &Rejection,
-        now: Now,
-    ) {
-        let timestamp = record.map_or(RecordTimestamp::Missing, |record| record.timestamp);
-        // The record is gone where its build failed: the error headers say where it is.
-        let truncated = record.is_none().then_some("key,value,headers");
-        self.headers
-            .fill(rejection, &self.zones_topic, position, timestamp, truncated);
-        let headers: Vec<_> = record
-            .map_or(&[][..], |record| record.headers)
-            .iter()
-            .copied()
-            .chain(self.headers.iter().map(|(name, value)| (name, Some(value))))
-            .collect();
-        let letter = Outgoing {
-            topic: &self.topic,
-            partition: None,
-            key: record.and_then(|record| record.key),
-            value: record.and_then(|record| record.value),
-            timestamp: output_timestamp(timestamp.instant(), now.wall).map(EventTime::millis),
-            headers: &headers,
-        };
-        match self.writer.send(&letter, self.sent) {
-            Ok(true) => self.sent += 1,
-            // The rejection is in the log, the status and the gauge; the copy is what is lost.
-            Ok(false) => tracing::error!(%position, "dead letter not written: too many wait"),
-            Err(error) => tracing::error!(%position, %error, "dead letter not written"),
-        }
-    }
-
-    fn take_receipts(&mut self) {
-        for receipt in self.writer.receipts() {
-            if let Err(error) = receipt.outcome {
-                let count = self.failures.entry(error.to_string()).or_insert(0);
-                *count += 1;
-                if count.is_power_of_two() {
-                    tracing::error!(%error, count, "dead letters of zone changes were not written");
-                }
-            }
-        }
+        record: Some(Arc::new(OwnedRecord::from(record))),
     }
 }
 

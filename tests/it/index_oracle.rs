@@ -77,6 +77,7 @@ fn change(
         valid_from: t(commit + delay),
         expires_at: lives.map(|lives| t(commit + delay + lives)),
         bytes: 100,
+        record: None,
     }
 }
 

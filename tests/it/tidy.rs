@@ -11,7 +11,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("partition", &[]),
     ("rejection", &[]),
     ("geometry", &["rejection"]),
-    ("zone", &["geometry", "partition", "rejection", "time"]),
+    (
+        "zone",
+        &["geometry", "partition", "rejection", "telemetry", "time"],
+    ),
     ("telemetry", &["partition", "rejection", "time"]),
     ("codec", VOCABULARY),
     (
@@ -113,11 +116,7 @@ const BANNED: &[(&str, &str, &[&str])] = &[
 
 const FILE_LINES_MAX: usize = 500;
 /// Files that were longer when the rule came, with what they may have until they are split.
-const LONGER: &[(&str, usize)] = &[
-    ("kafka/worker.rs", 520),
-    ("run/zone_side.rs", 520),
-    ("verify/audit.rs", 520),
-];
+const LONGER: &[(&str, usize)] = &[("kafka/worker.rs", 520), ("verify/audit.rs", 520)];
 const FUNCTION_LINES_MAX: usize = 70;
 /// Likewise functions, by file and name: all of them are one table or one list of independent checks.
 const LONGER_FUNCTIONS: &[(&str, &str, usize)] = &[

@@ -72,7 +72,8 @@ impl Gate {
             rejection: Rejection::new(RejectionReason::BuildFailed, failure.to_string()),
             ends_at: removal.as_ref().map(|removal| removal.valid_from),
         };
-        self.rejected(Some(change.zone_id.clone()), rejected, effects);
+        let record = change.record.clone();
+        self.rejected(Some(change.zone_id.clone()), rejected, record, effects);
         if is_mended {
             self.rejected_zones.mended(&change.zone_id);
         }

@@ -33,6 +33,7 @@ impl Gate {
             staged_bytes: self.staging.bytes() + held_bytes,
             paused: self.staging.is_paused(),
             newest_stamp: self.newest_stamp,
+            clock_difference_ms: self.clock_difference_ms,
             held_by: self.held_by(),
             partitions: self
                 .partitions

@@ -186,6 +186,7 @@ impl World {
                 timestamp: RecordTimestamp::LogAppend(t(record.stamp)),
                 outcome: outcome.map_err(|rejection| (zone_of_key(key), rejection)),
                 bytes: key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len),
+                record: None,
             };
             self.tell(GateInput::Record(Box::new(input)));
         }
@@ -256,6 +257,7 @@ impl World {
                 GateEffect::DeadLetter {
                     position,
                     rejection,
+                    ..
                 } => {
                     self.rejected.push((position, rejection));
                 }

@@ -39,6 +39,7 @@ pub(crate) fn change(
             .map_or(commit_time, |at| at.max(commit_time)),
         expires_at: decoded.expires_at,
         bytes: value.map_or(0, str::len),
+        record: None,
     }
 }
 
