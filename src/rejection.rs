@@ -50,6 +50,8 @@ reasons! {
     // Telemetry.
     /// The event is older than the floor and `gate.on_late` is `dead_letter`.
     Late = "late",
+    /// The broker refused the enriched record: its timestamp, or no key on a compacted topic.
+    BrokerRefused = "broker_refused",
     // Zone changes.
     /// The record has no timestamp, so no commit time.
     NoTimestamp = "no_timestamp",

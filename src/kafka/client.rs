@@ -264,6 +264,17 @@ impl Settings {
     }
 }
 
+/// Lets no batch outgrow what its topic takes: a broker judges the batch, not its records. What the configuration says
+/// is left as it is.
+pub fn cap_batches(config: &mut ClientConfig, topic_max_bytes: usize) {
+    // librdkafka's own default.
+    const BATCH_SIZE: usize = 1_000_000;
+    if config.get("batch.size").is_none() {
+        let bytes = topic_max_bytes.clamp(1, BATCH_SIZE).to_string();
+        config.set("batch.size", &bytes);
+    }
+}
+
 fn set(config: &mut ClientConfig, properties: &[(&str, &str)]) {
     for (name, value) in properties {
         config.set(*name, *value);
@@ -386,6 +397,20 @@ mod tests {
             settings.zones_consumer().get("fetch.wait.max.ms"),
             Some("20")
         );
+    }
+
+    #[test]
+    fn batches_stay_below_what_the_topic_takes_unless_the_configuration_says_otherwise() {
+        let mut settings = Settings::new("broker:1", "mine");
+        for (topic_max_bytes, batch_size) in [(50_000, "50000"), (2_000_000, "1000000")] {
+            let mut config = settings.producer(1, 1);
+            cap_batches(&mut config, topic_max_bytes);
+            assert_eq!(config.get("batch.size"), Some(batch_size));
+        }
+        settings.producer.insert("batch.size".into(), "7".into());
+        let mut config = settings.producer(1, 1);
+        cap_batches(&mut config, 50_000);
+        assert_eq!(config.get("batch.size"), Some("7"));
     }
 
     #[test]

@@ -225,6 +225,24 @@ impl Member {
             .map_err(self.doing("take partitions of"))
     }
 
+    /// Goes back (or on) to these offsets; what was fetched and not taken yet is dropped.
+    ///
+    /// # Errors
+    /// What the client says against it: then where it reads is not known.
+    pub fn seek(&self, positions: &[(PartitionId, Offset)]) -> Result<(), EdgeError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let list = self
+            .consumer()
+            .seek_partitions(self.list(positions)?, self.timeout)
+            .map_err(self.doing("go back in"))?;
+        for element in list.elements_for_topic(&self.topic) {
+            element.error().map_err(self.doing("go back in"))?;
+        }
+        Ok(())
+    }
+
     /// Gives partitions back.
     ///
     /// # Errors

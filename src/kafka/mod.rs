@@ -12,6 +12,7 @@ pub mod mock;
 pub mod outbox;
 pub mod reader;
 pub mod worker;
+mod worker_error;
 mod worker_window;
 pub mod writer;
 pub mod zones;

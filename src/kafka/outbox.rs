@@ -2,7 +2,12 @@
 //!
 //! Delivery reports are served by librdkafka's own polling thread (RDKAFKA 7: the quickest safe way), which only pushes
 //! `(token, result)`; the worker's thread does all the accounting.
+//!
+//! Order beyond a refused batch (I8) rests on two things: `enable.gapless.guarantee` lets the client give up at the gap
+//! instead of numbering what follows anew, and the broker refuses what is under way already, as its sequence number does
+//! not follow. The broker can do so only once it knows the producer: so of each partition the first record goes alone.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +24,7 @@ use super::writer::owned_headers;
 use crate::clock::Clock;
 use crate::enriched::{DeadLetter, Output, Token};
 use crate::partition::PartitionId;
-use crate::pipeline::{AckResult, Sink};
+use crate::pipeline::{AckResult, Refusal, Sink};
 use crate::time::EventTime;
 
 /// An acknowledgement: of which output, and how it went.
@@ -74,18 +79,55 @@ impl ProducerContext for Reports {
 /// What an error of a delivery means. The client retries what is worth it without end (`message.timeout.ms = 0`), so
 /// whatever comes here is final.
 fn classify(error: &KafkaError) -> AckResult {
+    use RDKafkaErrorCode as Code;
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::MessageSizeTooLarge) => AckResult::TooLarge,
+        Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => {
+            AckResult::Refused(Refusal::TooLarge)
+        }
+        // Brokers before 2.4 say `InvalidMessage` where later ones say `InvalidRecord`.
+        Some(Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidMessage) => {
+            AckResult::Refused(Refusal::Invalid)
+        }
+        Some(Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee) => {
+            AckResult::Abandoned
+        }
         _ => AckResult::Failed,
     }
+}
+
+/// A record in a lane that is not open yet.
+struct Waiting {
+    token: Token,
+    key: Option<Box<[u8]>>,
+    value: Option<Box<[u8]>>,
+    timestamp: Option<EventTime>,
+    headers: Option<OwnedHeaders>,
+}
+
+/// The way to one partition of the enriched topic.
+#[derive(Default)]
+enum Lane {
+    /// Nothing was sent.
+    #[default]
+    Closed,
+    /// The broker does not know this producer there: its first record is under way, the others wait for its answer.
+    Opening(Token, VecDeque<Waiting>),
+    Open,
 }
 
 /// The outputs of one worker.
 pub struct Outbox {
     producer: ThreadedProducer<Reports>,
     acks: Arc<ArrayQueue<Ack>>,
+    batches: ClientConfig,
     enriched_topic: String,
     dead_letter_topic: Option<String>,
+    one_by_one: bool,
+    lanes: Vec<Lane>,
+    /// How many lanes are opening; with none nothing is looked up per acknowledgement.
+    opening: usize,
+    /// Acknowledgements that are not the client's: of what it never got.
+    own_acks: VecDeque<Ack>,
     /// The first record that the client refused to take, with why: the worker stops.
     refused: Option<EdgeError>,
 }
@@ -102,24 +144,94 @@ impl Outbox {
         dead_letter_topic: Option<&str>,
     ) -> Result<Self, EdgeError> {
         let acks = Arc::new(ArrayQueue::new(in_flight_max.saturating_mul(2).max(1_024)));
-        let context = Reports {
-            logged: Logged::default(),
-            acks: Arc::clone(&acks),
-            end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
-        };
+        let mut batches = config.clone();
+        batches.set("enable.gapless.guarantee", "true");
         Ok(Self {
-            producer: create(config, context)?,
+            producer: producer(&batches, &acks)?,
             acks,
+            batches,
             enriched_topic: enriched_topic.to_owned(),
             dead_letter_topic: dead_letter_topic.map(str::to_owned),
+            one_by_one: false,
+            lanes: Vec::new(),
+            opening: 0,
+            own_acks: VecDeque::new(),
             refused: None,
         })
     }
 
+    /// Gives up what is in flight, and goes on with a producer that sends each record in a request of its own, one
+    /// request at a time. A refusal is then of that record alone, and what follows it goes on.
+    ///
+    /// # Errors
+    /// [`EdgeError::Settings`].
+    pub fn send_one_by_one(&mut self) -> Result<(), EdgeError> {
+        let mut config = self.batches.clone();
+        config
+            .set("enable.gapless.guarantee", "false")
+            .set("batch.num.messages", "1")
+            .set("max.in.flight.requests.per.connection", "1");
+        self.one_by_one = true;
+        self.start_again(&config)
+    }
+
+    /// Goes on with a producer that sends batches.
+    ///
+    /// # Errors
+    /// [`EdgeError::Settings`].
+    pub fn send_batches(&mut self) -> Result<(), EdgeError> {
+        let config = self.batches.clone();
+        self.one_by_one = false;
+        self.start_again(&config)
+    }
+
+    fn start_again(&mut self, config: &ClientConfig) -> Result<(), EdgeError> {
+        self.purge();
+        self.producer = producer(config, &self.acks)?;
+        self.lanes.clear();
+        self.opening = 0;
+        Ok(())
+    }
+
     /// The next acknowledgement at hand.
-    #[must_use]
-    pub fn ack(&self) -> Option<Ack> {
-        self.acks.pop()
+    pub fn ack(&mut self) -> Option<Ack> {
+        let ack = self.own_acks.pop_front().or_else(|| self.acks.pop())?;
+        if self.opening > 0 {
+            self.open_lane(ack);
+        }
+        Some(ack)
+    }
+
+    /// Whatever the answer to a lane's first record is, the broker has given it: the others follow.
+    fn open_lane(&mut self, (token, result): Ack) {
+        let of_first = |lane: &Lane| matches!(lane, Lane::Opening(first, _) if *first == token);
+        let Some(place) = self.lanes.iter().position(of_first) else {
+            return;
+        };
+        let partition = PartitionId(i32::try_from(place).expect("a partition number"));
+        let lane = std::mem::replace(&mut self.lanes[place], Lane::Open);
+        self.opening -= 1;
+        let Lane::Opening(_, waiting) = lane else {
+            unreachable!("it was just seen");
+        };
+        let topic = std::mem::take(&mut self.enriched_topic);
+        for one in waiting {
+            if result == AckResult::Delivered {
+                self.send(record(
+                    &topic,
+                    one.token,
+                    Some(partition),
+                    one.key.as_deref(),
+                    one.value.as_deref(),
+                    one.timestamp,
+                    one.headers,
+                ));
+            } else {
+                // The producer has given up: they must not pass the gap.
+                self.own_acks.push_back((one.token, AckResult::Abandoned));
+            }
+        }
+        self.enriched_topic = topic;
     }
 
     /// Why an output could not even be queued, if one could not.
@@ -131,6 +243,14 @@ impl Outbox {
     pub fn purge(&self) {
         self.producer
             .purge(PurgeConfig::default().queue().inflight());
+    }
+
+    fn lane(&mut self, partition: PartitionId) -> &mut Lane {
+        let place = usize::try_from(partition.0).expect("an output has a partition");
+        if self.lanes.len() <= place {
+            self.lanes.resize_with(place + 1, Lane::default);
+        }
+        &mut self.lanes[place]
     }
 
     fn send(&mut self, record: BaseRecord<'_, [u8], [u8], usize>) {
@@ -156,12 +276,24 @@ impl Outbox {
                         });
                     }
                     // The engine hears of it as of any other acknowledgement, once it has noted the output as sent.
-                    self.acks.push(ack).ok();
+                    self.own_acks.push_back(ack);
                     return;
                 }
             }
         }
     }
+}
+
+fn producer(
+    config: &ClientConfig,
+    acks: &Arc<ArrayQueue<Ack>>,
+) -> Result<ThreadedProducer<Reports>, EdgeError> {
+    let context = Reports {
+        logged: Logged::default(),
+        acks: Arc::clone(acks),
+        end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
+    };
+    create(config, context)
 }
 
 fn record<'a>(
@@ -191,6 +323,26 @@ impl Sink for Outbox {
                 .iter()
                 .chain(added.map(|(name, value)| (name, Some(value)))),
         );
+        // One by one, nothing is ever under way behind a record.
+        if !self.one_by_one {
+            match self.lane(output.partition) {
+                Lane::Open => {}
+                Lane::Opening(_, waiting) => {
+                    waiting.push_back(Waiting {
+                        token: output.token,
+                        key: output.key.map(Box::from),
+                        value: output.value.map(Box::from),
+                        timestamp: output.timestamp,
+                        headers,
+                    });
+                    return;
+                }
+                lane @ Lane::Closed => {
+                    *lane = Lane::Opening(output.token, VecDeque::new());
+                    self.opening += 1;
+                }
+            }
+        }
         let topic = std::mem::take(&mut self.enriched_topic);
         self.send(record(
             &topic,

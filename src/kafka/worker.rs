@@ -15,14 +15,15 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::client::Settings;
+use super::client::{Settings, cap_batches};
 use super::member::{GroupEvent, Member};
 use super::outbox::Outbox;
+pub use super::worker_error::WorkerError;
 pub use super::worker_window::{WorkerSeen, WorkerWindow};
 use super::{EdgeError, is_transient};
 use crate::clock::{Clock, GuardedTime};
 use crate::partition::{Offset, PartitionId};
-use crate::pipeline::{Engine, Flow, PauseCause, PipelineConfig, Stop, Zones};
+use crate::pipeline::{Engine, Flow, PauseCause, PipelineConfig, Sending, Zones};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{HeaderRef, RecordRef};
 use crate::time::MonoTime;
@@ -67,68 +68,6 @@ pub struct WorkerSettings {
     pub drain_timeout: Duration,
 }
 
-/// Why a worker ended before it was told to.
-#[derive(Debug)]
-pub enum WorkerError {
-    /// The engine met what it can neither write nor commit past.
-    Stopped(Stop),
-    /// The client or the cluster failed for good.
-    Edge(EdgeError),
-    /// A committed offset is no longer in the log.
-    OutOfRange {
-        /// The partition.
-        partition: PartitionId,
-        /// Where it was to be read from.
-        position: Option<Offset>,
-    },
-}
-
-impl WorkerError {
-    /// Whether a worker made anew may do better: its client has failed, or the cluster did not answer.
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Edge(EdgeError::Cluster {
-                source: KafkaError::MessageConsumptionFatal(_),
-                ..
-            }) => true,
-            Self::Edge(error) => error.is_retryable(),
-            Self::Stopped(_) | Self::OutOfRange { .. } => false,
-        }
-    }
-}
-
-impl std::fmt::Display for WorkerError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Stopped(stop) => stop.fmt(f),
-            Self::Edge(error) => error.fmt(f),
-            Self::OutOfRange {
-                partition,
-                position,
-            } => {
-                write!(f, "the telemetry log of partition {partition} ")?;
-                match position {
-                    Some(position) => write!(
-                        f,
-                        "no longer holds offset {position}, where reading was to go on"
-                    )?,
-                    None => f.write_str("no longer holds the offset where reading was to go on")?,
-                }
-                f.write_str("; `telemetry.on_out_of_range` = \"earliest\" or \"latest\" goes on, and counts it")
-            }
-        }
-    }
-}
-
-impl std::error::Error for WorkerError {}
-
-impl From<EdgeError> for WorkerError {
-    fn from(error: EdgeError) -> Self {
-        Self::Edge(error)
-    }
-}
-
 /// One worker.
 pub struct Worker<Z: Zones, L> {
     engine: Engine<Z>,
@@ -168,7 +107,12 @@ where
         window: Arc<WorkerWindow>,
     ) -> Result<Self, EdgeError> {
         let limits = pipeline.limits;
-        let producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
+        let mut producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
+        let dead_letter_max = pipeline.dead_letter_max_bytes.unwrap_or(usize::MAX);
+        cap_batches(
+            &mut producer,
+            pipeline.enriched_max_bytes.min(dead_letter_max),
+        );
         let outbox = Outbox::new(
             &producer,
             limits.in_flight_max,
@@ -225,6 +169,15 @@ where
         }
         polled?;
         self.take_acks()?;
+        match self.engine.sending() {
+            Sending::Batches | Sending::OneByOne => {}
+            Sending::Refused => self.send_one_by_one()?,
+            Sending::Mended => {
+                self.outbox.send_batches()?;
+                self.engine.back_to_batches();
+                tracing::info!("what was refused is dealt with: outputs are sent in batches again");
+            }
+        }
         let now = self.time.now();
         self.window
             .beat_micros
@@ -355,10 +308,7 @@ where
             if !self.engine.owned().contains(&partition) {
                 continue;
             }
-            let position = self
-                .engine
-                .committable(partition)
-                .or_else(|| self.starts.get(&partition).copied());
+            let position = self.position(partition);
             let Some(policy) = self.settings.on_out_of_range else {
                 return Err(WorkerError::OutOfRange {
                     partition,
@@ -386,6 +336,37 @@ where
         }
         self.member.commit(&moved)?;
         self.rejoin()
+    }
+
+    /// Part of a batch is at fault, and which part is not known: every partition goes back to its oldest unfinished
+    /// record, to be sent one by one.
+    fn send_one_by_one(&mut self) -> Result<(), WorkerError> {
+        tracing::warn!(
+            in_flight = self.engine.in_flight_count(),
+            "the broker refused a batch: its records are sent again, one by one"
+        );
+        self.seen.batches_refused += 1;
+        self.commit();
+        let owned = self.engine.owned();
+        let positions: Vec<_> = owned
+            .iter()
+            .filter_map(|id| Some((*id, self.position(*id)?)))
+            .collect();
+        self.outbox.send_one_by_one()?;
+        self.engine.begin_one_by_one();
+        self.starts.extend(positions.iter().copied());
+        if let Err(error) = self.member.seek(&positions) {
+            tracing::warn!(%error, "joining the group anew instead");
+            return self.rejoin();
+        }
+        Ok(())
+    }
+
+    /// The oldest record of a partition that is not finished.
+    fn position(&self, partition: PartitionId) -> Option<Offset> {
+        self.engine
+            .committable(partition)
+            .or_else(|| self.starts.get(&partition).copied())
     }
 
     /// Leaves the group and joins it anew, to go on at what is committed.
@@ -526,6 +507,13 @@ where
             if done(&self.engine) {
                 return Ok(());
             }
+            if self.engine.sending() == Sending::Refused {
+                tracing::warn!(
+                    in_flight = self.engine.in_flight_count(),
+                    "the broker refused a batch: what is in flight is left to the partitions' next owner"
+                );
+                return Ok(());
+            }
             if now.mono.since(begun) >= self.settings.drain_timeout {
                 tracing::warn!(
                     in_flight = self.engine.in_flight_count(),
@@ -556,15 +544,10 @@ where
     fn publish(&mut self, now: MonoTime) {
         self.published_at = now;
         let owned = self.engine.owned();
-        let owned = owned.into_iter().map(|id| {
-            (
-                id,
-                self.engine
-                    .committable(id)
-                    .or_else(|| self.starts.get(&id).copied()),
-            )
-        });
-        self.seen.owned = owned.collect();
+        self.seen.owned = owned
+            .into_iter()
+            .map(|id| (id, self.position(id)))
+            .collect();
         self.seen.counters = *self.engine.counters();
         self.seen.paused = PauseCause::ALL
             .map(|cause| (cause, self.engine.paused_count(cause)))

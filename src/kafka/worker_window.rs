@@ -18,6 +18,8 @@ pub struct WorkerSeen {
     pub owned: Vec<(PartitionId, Option<Offset>)>,
     /// How many partitions are paused, by cause.
     pub paused: Vec<(PauseCause, usize)>,
+    /// Batches that the broker refused for some of their records, which were then sent one by one.
+    pub batches_refused: u64,
     /// Partitions whose position was out of range, and the records lost by it as far as known.
     pub out_of_range: u64,
     /// See [`WorkerSeen::out_of_range`].

@@ -36,9 +36,8 @@ pub struct PipelineConfig {
     pub enriched_max_bytes: usize,
     /// The largest record that the dead-letter topic takes; `None` = there is no such topic.
     pub dead_letter_max_bytes: Option<usize>,
-    /// The original of an output larger than this is kept until its acknowledgement, as a broker may refuse it although
-    /// it is within the limit that was read at start. No limit that a cluster would set is below the default, 64 KiB.
-    pub keep_above_bytes: usize,
+    /// The sink sends each output in a request of its own from the start: see [`Sending`](super::Sending).
+    pub one_by_one: bool,
     /// The bounds of the queues.
     pub limits: Limits,
 }
@@ -56,7 +55,7 @@ impl PipelineConfig {
             partitioning: Partitioning::Same,
             enriched_max_bytes: 2 * 1_048_576,
             dead_letter_max_bytes: Some(2 * 1_048_576),
-            keep_above_bytes: 64 * 1024,
+            one_by_one: false,
             limits: Limits::default(),
         }
     }

@@ -7,6 +7,7 @@ use crate::pipeline::engine::Engine;
 use crate::pipeline::flow::{Flow, PartitionUsage, PauseCause, Usage};
 use crate::pipeline::hold::HoldQueue;
 use crate::pipeline::ownership::SlotState;
+use crate::pipeline::repair::Refusal;
 use crate::pipeline::stop::{Stop, StopReason};
 use crate::pipeline::view::Zones;
 use crate::time::Now;
@@ -16,8 +17,10 @@ use crate::time::Now;
 pub enum AckResult {
     /// The broker has it.
     Delivered,
-    /// The broker (or the client) refused it as too large.
-    TooLarge,
+    /// The broker (or the client) refused it; where batches are sent, it or another record of its batch.
+    Refused(Refusal),
+    /// The client gave it up because of another output: a batch that was refused, or an error of its own.
+    Abandoned,
     /// The client has given up on it: the worker must stop, and read it again after a restart.
     Failed,
 }
@@ -156,21 +159,27 @@ impl<Z: Zones> Engine<Z> {
                 self.counters.finished(kind);
                 self.writer.forget(token);
             }
-            AckResult::TooLarge
-                if self.config.dead_letter_max_bytes.is_some() && self.writer.can_resend(token) =>
-            {
+            // It stays in flight until it is given back: which record is at fault is not known.
+            AckResult::Refused(_) | AckResult::Abandoned if !self.repair.is_one_by_one() => {
+                self.repair.refused();
+            }
+            AckResult::Refused(refusal) if self.config.dead_letter_max_bytes.is_none() => {
+                self.give_up(slot, sequence);
+                self.stop(StopReason::NoDeadLetterTopic(refusal.rejection()), position);
+            }
+            AckResult::Refused(refusal) if self.writer.can_resend(token) => {
                 let bytes = self.slots[slot]
                     .ledger
                     .refused(sequence)
                     .expect("it is in flight");
                 self.in_flight_bytes -= bytes;
-                self.refused.push(token);
+                self.refused.push((token, refusal));
             }
-            AckResult::TooLarge => {
+            AckResult::Refused(refusal) => {
                 self.give_up(slot, sequence);
-                self.stop(StopReason::RefusedAsTooLarge, position);
+                self.stop(StopReason::Refused(refusal), position);
             }
-            AckResult::Failed => {
+            AckResult::Failed | AckResult::Abandoned => {
                 self.give_up(slot, sequence);
                 self.stop(StopReason::DeliveryFailed, position);
             }
@@ -231,7 +240,7 @@ impl<Z: Zones> Engine<Z> {
         }
         self.control
             .verdict(held, in_flight, &self.usages, now.mono, flow);
-        if self.stop.is_some() || self.usages.is_empty() {
+        if self.stop.is_some() || self.usages.is_empty() || self.repair.is_closed() {
             flow.take = 0;
         }
     }

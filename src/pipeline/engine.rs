@@ -18,6 +18,7 @@ use crate::pipeline::hold::{ChunkPool, HeldTask};
 use crate::pipeline::ledger::OutputKind;
 use crate::pipeline::output::{Outgrown, Sink, Source, WriteRules, Writer};
 use crate::pipeline::ownership::{SlotState, Slots};
+use crate::pipeline::repair::{Refusal, Repair};
 use crate::pipeline::stop::{Stop, StopReason};
 use crate::pipeline::view::Zones;
 use crate::rejection::{Rejection, RejectionReason};
@@ -65,8 +66,9 @@ pub struct Engine<Z: Zones> {
     pub(super) held_bytes: usize,
     pub(super) in_flight_bytes: usize,
     pub(super) stop: Option<Stop>,
-    /// Outputs that the broker refused as too large, to be sent as dead letters.
-    pub(super) refused: Vec<Token>,
+    /// Outputs that the broker refused, to be sent as dead letters.
+    pub(super) refused: Vec<(Token, Refusal)>,
+    pub(super) repair: Repair,
     pub(super) usages: Vec<PartitionUsage>,
     pool: ChunkPool,
     work: Vec<Work>,
@@ -86,7 +88,7 @@ impl<Z: Zones> Engine<Z> {
             partitioning: config.partitioning,
             enriched_max_bytes: config.enriched_max_bytes,
             dead_letter_max_bytes: config.dead_letter_max_bytes.unwrap_or(0),
-            keep_above_bytes: config.keep_above_bytes,
+            keep_originals: config.one_by_one,
         };
         Self {
             slots: Slots::default(),
@@ -97,6 +99,7 @@ impl<Z: Zones> Engine<Z> {
             in_flight_bytes: 0,
             stop: None,
             refused: Vec::new(),
+            repair: Repair::new(config.one_by_one),
             usages: Vec::new(),
             pool: ChunkPool::default(),
             work: Vec::new(),
@@ -356,7 +359,7 @@ impl<Z: Zones> Engine<Z> {
     /// Lets go of what need not wait any longer, from the front of each queue, as far as the bounds in flight allow.
     fn release(&mut self, snapshot: &Z, now: Now, sink: &mut impl Sink) {
         for _ in 0..RELEASE_BATCHES {
-            if self.counters.held == 0 || self.stop.is_some() {
+            if self.counters.held == 0 || self.stop.is_some() || self.repair.is_closed() {
                 return;
             }
             self.gather_released(snapshot.view(), now);
@@ -448,11 +451,11 @@ impl<Z: Zones> Engine<Z> {
     }
 
     fn resend_refused(&mut self, now: Now, sink: &mut impl Sink) {
-        for token in std::mem::take(&mut self.refused) {
+        for (token, refusal) in std::mem::take(&mut self.refused) {
             let Some(slot) = self.slots.of_token(token) else {
                 continue;
             };
-            let refused = outgrown_by_broker();
+            let refused = refusal.rejection();
             let (rejection, bytes) = self.writer.resend(token, refused, now.wall, sink);
             let kind = OutputKind::DeadLetter(rejection.reason);
             self.sent(slot, token.sequence(), kind, bytes);
@@ -500,11 +503,4 @@ fn late() -> Rejection {
 fn outgrown(bytes: usize, max: usize) -> Rejection {
     let detail = format!("{bytes} bytes with the zones, the enriched topic takes {max}");
     Rejection::new(RejectionReason::TooLarge, detail)
-}
-
-fn outgrown_by_broker() -> Rejection {
-    Rejection::new(
-        RejectionReason::TooLarge,
-        "the broker refused the enriched record as too large",
-    )
 }

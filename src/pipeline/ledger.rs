@@ -176,6 +176,14 @@ impl Ledger {
         self.entries.iter().filter(is_open).count()
     }
 
+    /// The last record with an output in flight.
+    pub(crate) fn last_in_flight(&self) -> Option<Offset> {
+        let mut newest_first = self.entries.iter().rev();
+        newest_first
+            .find(|entry| matches!(entry.state, State::InFlight(_)))
+            .map(|entry| entry.offset)
+    }
+
     pub(crate) fn in_flight_bytes(&self) -> usize {
         self.in_flight_bytes
     }

@@ -7,7 +7,7 @@ use crate::codec::headers::{DeadLetterHeaders, EnrichedHeaders, Flags};
 use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token, output_timestamp, pack_headers};
 use crate::partition::{PartitionId, RecordPosition};
 use crate::pipeline::partitioning::Partitioning;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, RejectionReason};
 use crate::telemetry::RecordTimestamp;
 use crate::time::EventTime;
 
@@ -66,7 +66,7 @@ impl Source<'_> {
     }
 }
 
-/// A source record of its own: kept while a large output of it is in flight.
+/// A source record of its own: kept while an output of it is in flight that may be refused.
 #[derive(Debug)]
 struct Kept {
     position: RecordPosition,
@@ -86,7 +86,8 @@ pub(crate) struct WriteRules {
     pub(crate) partitioning: Partitioning,
     pub(crate) enriched_max_bytes: usize,
     pub(crate) dead_letter_max_bytes: usize,
-    pub(crate) keep_above_bytes: usize,
+    /// Whether the original of each output is kept until its acknowledgement, as a refusal is of it alone.
+    pub(crate) keep_originals: bool,
 }
 
 /// Why an output was not written.
@@ -157,7 +158,7 @@ impl Writer {
             headers: source.headers,
             added,
         });
-        if bytes > self.rules.keep_above_bytes {
+        if self.rules.keep_originals {
             self.keep(source, token, None);
         }
         Ok(bytes)
@@ -173,7 +174,7 @@ impl Writer {
         sink: &mut impl Sink,
     ) -> usize {
         let (extent, bytes) = self.letter(source, token, rejection, Extent::Whole, wall, sink);
-        if bytes > self.rules.keep_above_bytes {
+        if self.rules.keep_originals {
             self.keep(source, token, Some((extent, rejection.clone())));
         }
         bytes
@@ -218,12 +219,17 @@ impl Writer {
             source.timestamp,
             truncated,
         );
+        // What the broker refused for its timestamp must not be refused for it again; a header has it.
+        let stamp = match rejection.reason {
+            RejectionReason::BrokerRefused => None,
+            _ => source.timestamp.instant(),
+        };
         sink.dead_letter(DeadLetter {
             token,
             source: source.position,
             key,
             value,
-            timestamp: output_timestamp(source.timestamp.instant(), wall),
+            timestamp: output_timestamp(stamp, wall),
             headers,
             added: &self.letter_headers,
         });

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::partition::RecordPosition;
+use crate::pipeline::repair::Refusal;
 use crate::rejection::Rejection;
 
 /// What made the engine stop.
@@ -12,8 +13,8 @@ pub enum StopReason {
     NoDeadLetterTopic(Rejection),
     /// An output was not delivered, and the client has given up on it.
     DeliveryFailed,
-    /// The broker refused an output as too large, although it is within the limit that was read at start.
-    RefusedAsTooLarge,
+    /// The broker refused an output, and its dead letter too, however short.
+    Refused(Refusal),
     /// A worker cannot own so many partitions.
     TooManyPartitions,
 }
@@ -40,10 +41,14 @@ impl fmt::Display for Stop {
                 f,
                 "the output of telemetry record {position} was not delivered"
             ),
-            StopReason::RefusedAsTooLarge => write!(
+            StopReason::Refused(refusal) => write!(
                 f,
-                "the output of telemetry record {position} was refused as too large: the topic's \
-                 `max.message.bytes` was lowered, a restart reads it again"
+                "the broker refused the output of telemetry record {position} and its dead letter too ({}): see the \
+                 properties of both topics; a restart reads the record again",
+                match refusal {
+                    Refusal::TooLarge => "`max.message.bytes`",
+                    Refusal::Invalid => "its timestamp, or no key on a compacted topic",
+                }
             ),
             StopReason::TooManyPartitions => write!(
                 f,

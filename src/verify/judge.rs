@@ -78,7 +78,8 @@ impl Audit {
             .or_default() += 1;
         let allowed = match reason {
             RejectionReason::Late => self.rules.late_is_dead_lettered,
-            RejectionReason::TooLarge => true, // the output topic's limit is not known here
+            // The output topic's limits and rules are not known here.
+            RejectionReason::TooLarge | RejectionReason::BrokerRefused => true,
             _ => !matches!(self.reading(record), Reading::Valid(_)),
         };
         if !allowed {

@@ -13,6 +13,7 @@ mod broker;
 mod configuration;
 mod gate_faults;
 mod index_oracle;
+mod kafka_faults;
 mod main_job;
 mod match_data;
 mod mock_cluster;

@@ -21,7 +21,7 @@ use ringfence::codec::headers;
 use ringfence::gate::Degraded;
 use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::{
-    AckResult, Limits, MatchMode, OnInvalid, OnLate, OnStall, PipelineConfig, View,
+    AckResult, Limits, MatchMode, OnInvalid, OnLate, OnStall, PipelineConfig, Refusal, View,
 };
 use ringfence::telemetry::{RecordRef, RecordTimestamp};
 use ringfence::time::EventTime;
@@ -385,7 +385,7 @@ proptest! {
             }
         }
         let limits = Limits { hold_max: 12, in_flight_max: 6, ..Limits::default() };
-        let config = PipelineConfig { limits, keep_above_bytes: 0, ..config() };
+        let config = PipelineConfig { limits, one_by_one: true, ..config() };
         let mut worker = Worker::new(config, zones, START, &[0]);
         let mut naive: [Naive; 3] = Default::default();
         naive[0].owned = true;
@@ -436,7 +436,7 @@ proptest! {
                     // Not a bare dead letter again: that one would stop the worker, rightly.
                     let sent = worker.written.iter().filter(|out| out.token == token).count();
                     if sent == 1 {
-                        worker.ack(token, AckResult::TooLarge);
+                        worker.ack(token, AckResult::Refused(Refusal::TooLarge));
                         worker.turn();
                     }
                 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use ringfence::codec::headers::Flag;
 use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::{
-    AckResult, AtRules, Limits, OnInvalid, OnLate, PauseCause, PipelineConfig, StopReason, Token,
+    AckResult, AtRules, Limits, OnInvalid, OnLate, PauseCause, PipelineConfig, Refusal, Sending,
+    StopReason, Token,
 };
 use ringfence::rejection::RejectionReason;
 use ringfence::telemetry::{RecordRef, RecordTimestamp};
@@ -655,7 +656,7 @@ fn fs41_what_outgrows_the_output_topic_is_dead_lettered_as_it_came() {
 #[test]
 fn fs41_what_the_broker_refuses_as_too_large_is_dead_lettered_shorter_and_shorter() {
     let config = PipelineConfig {
-        keep_above_bytes: 500,
+        one_by_one: true,
         ..config()
     };
     let mut worker = Worker::new(config, zones(), WALL, &[0]);
@@ -667,7 +668,7 @@ fn fs41_what_the_broker_refuses_as_too_large_is_dead_lettered_shorter_and_shorte
     worker.ack(second, AckResult::Delivered);
     let mut letters = Vec::new();
     for _ in 0..3 {
-        worker.ack(refused, AckResult::TooLarge);
+        worker.ack(refused, AckResult::Refused(Refusal::TooLarge));
         assert_eq!(worker.commit(0), None);
         assert_eq!(
             worker.engine.in_flight(PartitionId(0)),
@@ -704,14 +705,100 @@ fn fs41_what_the_broker_refuses_as_too_large_is_dead_lettered_shorter_and_shorte
 }
 
 #[test]
-fn fs41_a_refusal_that_cannot_be_dead_lettered_stops_the_worker() {
+fn fs41_i8_a_refused_batch_is_sent_again_one_by_one_and_only_the_record_at_fault_is_dead_lettered()
+{
+    let mut worker = worker(&[0, 1]);
+    for _ in 0..5 {
+        worker.read(0, &settled());
+    }
+    worker.read(1, &settled());
+    let tokens: Vec<Token> = worker.unacked.clone();
+    worker.ack(tokens[0], AckResult::Delivered);
+    assert_eq!(worker.engine.sending(), Sending::Batches);
+    for token in &tokens[1..4] {
+        worker.ack(*token, AckResult::Refused(Refusal::Invalid));
+    }
+    worker.ack(tokens[4], AckResult::Abandoned);
+    assert_eq!(worker.engine.sending(), Sending::Refused);
+    worker.ask_flow();
+    assert_eq!(worker.flow.take, 0, "nothing is sent behind the gap");
+    assert_eq!(worker.commit(0), Some(1));
+    worker.begin_one_by_one();
+    // Read again from the oldest unfinished record; partition 1 has one in flight too.
+    worker.seek(0, 1);
+    for _ in 1..5 {
+        worker.read(0, &settled());
+    }
+    assert_eq!(worker.engine.sending(), Sending::OneByOne);
+    let again = worker.unacked.clone();
+    worker.ack(tokens[5], AckResult::Delivered);
+    assert_eq!(worker.counters().stale_acks, 1, "of the producer given up");
+    worker.ack(again[0], AckResult::Delivered);
+    worker.ack(again[1], AckResult::Refused(Refusal::Invalid));
+    worker.ack(again[2], AckResult::Delivered);
+    worker.ack(again[3], AckResult::Delivered);
+    worker.turn();
+    let letter = worker.written.last().unwrap();
+    assert!(letter.is_dead_letter());
+    assert_eq!(letter.source.offset, Offset(2));
+    assert_eq!(
+        letter.header("ringfence-error-reason"),
+        Some("broker_refused")
+    );
+    assert_eq!(letter.timestamp, None, "it was refused for it, perhaps");
+    assert_eq!(worker.engine.sending(), Sending::OneByOne);
+    worker.ack_all();
+    assert_eq!(
+        worker.engine.sending(),
+        Sending::OneByOne,
+        "partition 1 is not read yet"
+    );
+    worker.seek(1, 0);
+    worker.read(1, &settled());
+    // The last that was in flight is about to finish: what comes after it goes one by one too.
+    worker.read(1, &settled());
+    worker.ack(worker.unacked[0], AckResult::Delivered);
+    assert_eq!(worker.engine.sending(), Sending::OneByOne);
+    worker.ask_flow();
+    assert_eq!(
+        worker.flow.take, 0,
+        "the producer is changed with nothing in flight"
+    );
+    worker.ack_all();
+    assert_eq!(worker.engine.sending(), Sending::Mended);
+    worker.engine.back_to_batches();
+    worker.ask_flow();
+    assert!(worker.flow.take > 0);
+    assert_eq!((worker.commit(0), worker.commit(1)), (Some(5), Some(2)));
+    assert_eq!(worker.counters().dead_lettered.total(), 1);
+}
+
+#[test]
+fn fs41_a_partition_revoked_while_its_batch_is_mended_is_its_next_owners_to_mend() {
     let mut worker = worker(&[0]);
     worker.read(0, &settled());
     let token = worker.unacked[0];
-    worker.ack(token, AckResult::TooLarge);
-    assert_eq!(
-        worker.engine.stopped().unwrap().reason,
-        StopReason::RefusedAsTooLarge
+    worker.ack(token, AckResult::Refused(Refusal::TooLarge));
+    worker.begin_one_by_one();
+    assert_eq!(worker.engine.sending(), Sending::OneByOne);
+    assert_eq!(worker.revoke(&[0]), []);
+    assert_eq!(worker.engine.sending(), Sending::Mended);
+}
+
+#[test]
+fn fs41_a_refusal_that_cannot_be_dead_lettered_stops_the_worker() {
+    let config = PipelineConfig {
+        dead_letter_max_bytes: None,
+        one_by_one: true,
+        ..config()
+    };
+    let mut worker = Worker::new(config, zones(), WALL, &[0]);
+    worker.read(0, &settled());
+    let token = worker.unacked[0];
+    worker.ack(token, AckResult::Refused(Refusal::TooLarge));
+    let reason = &worker.engine.stopped().unwrap().reason;
+    assert!(
+        matches!(reason, StopReason::NoDeadLetterTopic(why) if why.reason == RejectionReason::TooLarge)
     );
     assert_eq!(worker.commit(0), None);
 }

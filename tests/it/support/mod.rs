@@ -6,6 +6,7 @@
     reason = "each test of whole processes uses its part"
 )]
 pub(crate) mod daemon;
+pub(crate) mod edge;
 pub(crate) mod kafka;
 pub(crate) mod log;
 pub(crate) mod worker;

@@ -268,6 +268,15 @@ impl<Z: Zones> Worker<Z> {
         self.check();
     }
 
+    /// Gives the producer up, as the edge does: nothing is in flight any more.
+    pub(crate) fn begin_one_by_one(&mut self) {
+        self.engine.begin_one_by_one();
+        self.unacked.clear();
+        self.last_enriched.clear();
+        self.ask_flow();
+        self.check();
+    }
+
     /// Acknowledges all that is in flight.
     pub(crate) fn ack_all(&mut self) {
         for token in std::mem::take(&mut self.unacked) {

@@ -1,0 +1,69 @@
+//! Why a worker ended before it was told to, and whether a new one may do better.
+
+use rdkafka::error::KafkaError;
+
+use super::EdgeError;
+use crate::partition::{Offset, PartitionId};
+use crate::pipeline::Stop;
+
+/// Why a worker ended before it was told to.
+#[derive(Debug)]
+pub enum WorkerError {
+    /// The engine met what it can neither write nor commit past.
+    Stopped(Stop),
+    /// The client or the cluster failed for good.
+    Edge(EdgeError),
+    /// A committed offset is no longer in the log.
+    OutOfRange {
+        /// The partition.
+        partition: PartitionId,
+        /// Where it was to be read from.
+        position: Option<Offset>,
+    },
+}
+
+impl WorkerError {
+    /// Whether a worker made anew may do better: its client has failed, or the cluster did not answer.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Edge(EdgeError::Cluster {
+                source: KafkaError::MessageConsumptionFatal(_),
+                ..
+            }) => true,
+            Self::Edge(error) => error.is_retryable(),
+            Self::Stopped(_) | Self::OutOfRange { .. } => false,
+        }
+    }
+}
+
+impl std::fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stopped(stop) => stop.fmt(f),
+            Self::Edge(error) => error.fmt(f),
+            Self::OutOfRange {
+                partition,
+                position,
+            } => {
+                write!(f, "the telemetry log of partition {partition} ")?;
+                match position {
+                    Some(position) => write!(
+                        f,
+                        "no longer holds offset {position}, where reading was to go on"
+                    )?,
+                    None => f.write_str("no longer holds the offset where reading was to go on")?,
+                }
+                f.write_str("; `telemetry.on_out_of_range` = \"earliest\" or \"latest\" goes on, and counts it")
+            }
+        }
+    }
+}
+
+impl std::error::Error for WorkerError {}
+
+impl From<EdgeError> for WorkerError {
+    fn from(error: EdgeError) -> Self {
+        Self::Edge(error)
+    }
+}

@@ -1,0 +1,145 @@
+//! The rows of FAULTS.md on the real client: on mock brokers where they can show it, on a real Kafka
+//! (`RINGFENCE_TEST_KAFKA`) where the mock accepts too much.
+
+use std::collections::BTreeSet;
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use ringfence::kafka::reader::TopicReader;
+
+use crate::support::edge::{PATIENCE, World, valid};
+
+fn dead_letter_reasons(world: &World) -> Vec<String> {
+    let reader = TopicReader::all(&world.settings, &world.admin(), &world.topic("dead")).unwrap();
+    let mut reasons = Vec::new();
+    reader
+        .read_all(PATIENCE, |record| {
+            let found = record
+                .headers
+                .iter()
+                .find(|(name, _)| *name == "ringfence-error-reason");
+            reasons.push(String::from_utf8_lossy(found.unwrap().1.unwrap()).into_owned());
+        })
+        .unwrap();
+    reasons
+}
+
+/// The mock refuses requests, not records: after the first record of each partition, the first refusal is of a batch,
+/// the second of the first record that is sent alone.
+#[test]
+fn fs_41_a_refused_batch_is_sent_again_one_by_one_and_the_record_at_fault_dead_lettered() {
+    let mut world = World::new(1, 1);
+    // The mock takes what follows a gap; a broker refuses it (below).
+    world
+        .settings
+        .producer
+        .insert("max.in.flight".into(), "1".into());
+    world.produce_as(0..1_000, valid);
+    let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD;
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::Produce, &[none, refused, refused]);
+    let worker = world.worker();
+    world.wait_committed(1_000);
+    let seen = worker.window.seen();
+    assert_eq!(seen.batches_refused, 1);
+    world.produce_as(1_000..1_500, valid);
+    world.wait_committed(1_500);
+    worker.stop().unwrap();
+    world.audit(1_500);
+    assert_eq!(dead_letter_reasons(&world), ["broker_refused"]);
+    assert_eq!(
+        world.sources(
+            "dead",
+            &["ringfence-error-partition", "ringfence-error-offset"]
+        )[&0],
+        [1]
+    );
+}
+
+async fn alter(world: &World, topic: &str, name: &str, value: &str) {
+    let mut config = rdkafka::ClientConfig::new();
+    config.set(
+        "bootstrap.servers",
+        &world.settings.common["bootstrap.servers"],
+    );
+    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    let topic = world.topic(topic);
+    let change = AlterConfig::new(ResourceSpecifier::Topic(&topic))
+        .set(name, value)
+        // The call replaces all properties.
+        .set("retention.ms", "-1");
+    let answers = admin
+        .alter_configs(&[change], &AdminOptions::new())
+        .await
+        .unwrap();
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+}
+
+fn set_property(world: &World, topic: &str, name: &str, value: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(alter(world, topic, name, value));
+}
+
+/// The topic's limit is lowered while the worker runs: no check of ours knows. Its first batch of a new producer holds
+/// the record at fault, so what follows it must not pass the broker before it (I8).
+#[test]
+fn fs_41_i8_batches_over_a_lowered_limit_keep_their_order_and_only_the_large_records_are_dead_lettered()
+ {
+    let Some(mut world) = World::real("refused-batch", 2) else {
+        return;
+    };
+    // Small batches: some are always under way behind the one at fault.
+    world
+        .settings
+        .producer
+        .insert("batch.num.messages".into(), "20".into());
+    set_property(&world, "enriched", "max.message.bytes", "3000");
+    let large = |number: usize| {
+        if number % 350 == 5 {
+            let mut noise = number as u64 + 1;
+            let text: String = (0..4_000)
+                .map(|_| {
+                    noise = noise
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    char::from(b'a' + (noise >> 33) as u8 % 26)
+                })
+                .collect();
+            valid(number).replace(r#""n":"#, &format!(r#""text":"{text}","n":"#))
+        } else {
+            valid(number)
+        }
+    };
+    world.produce_as(0..3_000, large);
+    let worker = world.worker();
+    world.wait_committed(3_000);
+    assert!(worker.window.seen().batches_refused >= 1);
+    worker.stop().unwrap();
+    world.audit(3_000);
+    let reasons = dead_letter_reasons(&world);
+    let distinct: BTreeSet<_> = reasons.iter().collect();
+    assert_eq!(distinct.into_iter().collect::<Vec<_>>(), ["too_large"]);
+    assert!(reasons.len() >= 8, "{reasons:?}");
+    let dead = world.sources(
+        "dead",
+        &["ringfence-error-partition", "ringfence-error-offset"],
+    );
+    let dead: BTreeSet<_> = dead
+        .iter()
+        .flat_map(|(partition, offsets)| {
+            offsets
+                .iter()
+                .map(|offset| *offset as usize * 2 + *partition as usize)
+        })
+        .collect();
+    assert_eq!(
+        dead,
+        (0..3_000).filter(|number| number % 350 == 5).collect()
+    );
+}
