@@ -385,7 +385,7 @@ impl Audit {
                 || format!("{count} records were dropped by the topic before they were read");
             self.report.find(Finding::Unread, partition, first, note);
         }
-        while let Some((offset, passed)) = source.pass(from) {
+        while let Some((offset, passed)) = source.pass() {
             if from.is_none_or(|from| offset < from) || passed == Passed::Hole {
                 continue;
             }

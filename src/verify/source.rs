@@ -203,9 +203,9 @@ impl Source {
         ordered
     }
 
-    /// Moves the commit cursor over the next record if that can be decided. `first` is where judging begins: what lies
-    /// before it without an output is not waited for.
-    pub(super) fn pass(&mut self, first: Option<i64>) -> Option<(i64, Passed)> {
+    /// Moves the commit cursor over the next record if that can be decided. One without an output waits until the outputs
+    /// are settled, also where it stands before all that have one: a lower output may still come, from the other topic.
+    pub(super) fn pass(&mut self) -> Option<(i64, Passed)> {
         let offset = self.passed_to;
         let is_settled = offset < self.settled_to;
         if !self.started || offset >= self.read_to || !is_settled && offset >= self.committed_to {
@@ -219,8 +219,7 @@ impl Source {
             Some(slot) if slot.seen > 0 => Passed::Delivered,
             _ => Passed::Missing,
         };
-        let may_come = first.is_none_or(|first| offset >= first);
-        if passed == Passed::Missing && !is_settled && may_come {
+        if passed == Passed::Missing && !is_settled {
             return None;
         }
         self.passed_to += 1;

@@ -51,11 +51,13 @@ impl Record {
     }
 
     fn source(&self) -> String {
-        let (_, value) = self
-            .headers
-            .iter()
-            .find(|(name, _)| name == "ringfence-source")
-            .unwrap();
+        self.text("ringfence-source")
+    }
+
+    /// The value of a header.
+    fn text(&self, header: &str) -> String {
+        let mut headers = self.headers.iter();
+        let (_, value) = headers.find(|(name, _)| name == header).unwrap();
         String::from_utf8(value.clone()).unwrap()
     }
 }
@@ -234,30 +236,72 @@ fn rules() -> Rules {
     }
 }
 
-/// All at once, zones first: what `verify` does.
-fn judge(topics: &Topics, rules: Rules) -> Report {
-    let mut audit = Audit::new(rules);
-    topics
-        .zones
-        .iter()
-        .for_each(|record| record.lend(|record| audit.zone(record)));
-    audit.zones_settled(EventTime::MAX);
-    topics
-        .telemetry
-        .iter()
-        .for_each(|record| record.lend(|record| audit.telemetry(record)));
-    topics
-        .dead_letters
-        .iter()
-        .for_each(|record| record.lend(|record| audit.dead_letter(record)));
-    topics
-        .enriched
-        .iter()
-        .for_each(|record| record.lend(|record| audit.enriched(record)));
-    for (partition, committed) in topics.committed.iter().enumerate() {
-        audit.settled(PartitionId(partition as i32), Offset(*committed));
+/// A thing that the audit is told.
+#[derive(Clone, Copy, Debug)]
+enum Tell {
+    /// The zone changes of one partition, or of all.
+    Zones(Option<i32>),
+    /// The zones are read far enough for this instant.
+    ZonesSettled(EventTime),
+    Telemetry,
+    Enriched,
+    DeadLetters,
+    /// The commits, before all their outputs are read.
+    Committed,
+    /// The commits, all their outputs being read.
+    Settled,
+}
+
+/// All at once, zones first.
+const ZONES_FIRST: [Tell; 6] = [
+    Tell::Zones(None),
+    Tell::ZonesSettled(EventTime::MAX),
+    Tell::Telemetry,
+    Tell::DeadLetters,
+    Tell::Enriched,
+    Tell::Settled,
+];
+
+/// Tells the audit of the topics in this order.
+fn tell(audit: &mut Audit, topics: &Topics, order: &[Tell]) {
+    for what in order {
+        match what {
+            Tell::Zones(partition) => {
+                let of_partition = topics.zones.iter().filter(|record| {
+                    partition.is_none_or(|partition| record.partition == partition)
+                });
+                of_partition.for_each(|record| record.lend(|record| audit.zone(record)));
+            }
+            Tell::ZonesSettled(horizon) => audit.zones_settled(*horizon),
+            Tell::Telemetry => lend_all(&topics.telemetry, |record| audit.telemetry(record)),
+            Tell::Enriched => lend_all(&topics.enriched, |record| audit.enriched(record)),
+            Tell::DeadLetters => lend_all(&topics.dead_letters, |record| audit.dead_letter(record)),
+            Tell::Committed | Tell::Settled => {
+                for (partition, committed) in (0..).zip(topics.committed) {
+                    let (partition, committed) = (PartitionId(partition), Offset(committed));
+                    if matches!(what, Tell::Committed) {
+                        audit.committed(partition, committed);
+                    } else {
+                        audit.settled(partition, committed);
+                    }
+                }
+            }
+        }
     }
+}
+
+fn lend_all(records: &[Record], mut take: impl FnMut(&RecordRef<'_>)) {
+    records.iter().for_each(|record| record.lend(&mut take));
+}
+
+fn judge_in(order: &[Tell], topics: &Topics, rules: Rules) -> Report {
+    let mut audit = Audit::new(rules);
+    tell(&mut audit, topics, order);
     audit.finish()
+}
+
+fn judge(topics: &Topics, rules: Rules) -> Report {
+    judge_in(&ZONES_FIRST, topics, rules)
 }
 
 /// The n-th enriched record that is not the first of its partition.
@@ -294,35 +338,60 @@ fn a_right_run_is_clean_whatever_the_order_of_arrival() {
 
         // Outputs before their telemetry, telemetry before its zones, all of it interleaved.
         let mut audit = Audit::new(rules());
-        topics
-            .enriched
-            .iter()
-            .for_each(|record| record.lend(|record| audit.enriched(record)));
-        topics
-            .telemetry
-            .iter()
-            .for_each(|record| record.lend(|record| audit.telemetry(record)));
-        for partition in (0..ZONE_PARTITIONS).rev() {
-            let of_partition = topics
-                .zones
-                .iter()
-                .filter(|record| record.partition == partition);
-            of_partition.for_each(|record| record.lend(|record| audit.zone(record)));
-        }
-        audit.zones_settled(EventTime::clamped(START + 1_500));
-        topics
-            .dead_letters
-            .iter()
-            .for_each(|record| record.lend(|record| audit.dead_letter(record)));
-        audit.zones_settled(EventTime::MAX);
-        for (partition, committed) in topics.committed.iter().enumerate() {
-            audit.settled(PartitionId(partition as i32), Offset(*committed));
-        }
+        let zones = (0..ZONE_PARTITIONS).rev().map(|id| Tell::Zones(Some(id)));
+        tell(&mut audit, &topics, &[Tell::Enriched, Tell::Telemetry]);
+        tell(&mut audit, &topics, &zones.collect::<Vec<_>>());
+        let horizon = EventTime::clamped(START + 1_500);
+        let known_in_part = [Tell::ZonesSettled(horizon), Tell::DeadLetters];
+        tell(&mut audit, &topics, &known_in_part);
+        let known = [Tell::ZonesSettled(EventTime::MAX), Tell::Settled];
+        tell(&mut audit, &topics, &known);
         assert_eq!(audit.backlog().waiting, 0);
         let report = audit.finish();
         only(&report, Finding::Wrong, 0);
         assert!(report.jigsaw_checked > 500, "seed {seed}: {report}");
     }
+}
+
+/// What `verify` does: the commits are known before anything is read, and whichever output topic has more at hand is read
+/// first.
+const AS_VERIFY_READS: [Tell; 7] = [
+    Tell::Zones(None),
+    Tell::ZonesSettled(EventTime::MAX),
+    Tell::Committed,
+    Tell::DeadLetters,
+    Tell::Telemetry,
+    Tell::Enriched,
+    Tell::Settled,
+];
+
+#[test]
+fn a_record_before_the_first_output_that_was_read_is_judged_too() {
+    let (mut topics, _) = right_run(1);
+    let all = topics.telemetry.len() as u64;
+    let report = judge_in(&AS_VERIFY_READS, &topics, rules());
+    only(&report, Finding::Lost, 0);
+    assert_eq!(report.judged, all, "{report}");
+    // Lost between the first output of partition 0, which is an enriched record, and its first dead letter.
+    let of_zero = |record: &&Record| record.source().starts_with("0:");
+    let enriched: Vec<_> = topics.enriched.iter().filter(of_zero).take(2).collect();
+    assert_eq!(enriched[0].source(), "0:40");
+    let lost = enriched[1].source();
+    let letter = topics
+        .dead_letters
+        .iter()
+        .find(|letter| letter.text("ringfence-error-partition") == "0");
+    let letter = letter.unwrap().text("ringfence-error-offset");
+    assert!(
+        lost == "0:41" && letter.parse::<i64>().unwrap() > 41,
+        "{lost} {letter}"
+    );
+    topics.enriched.retain(|record| record.source() != lost);
+    only(
+        &judge_in(&AS_VERIFY_READS, &topics, rules()),
+        Finding::Lost,
+        1,
+    );
 }
 
 #[test]
@@ -506,31 +575,12 @@ fn a_commit_past_the_acknowledged_prefix_is_found() {
 
 #[test]
 fn a_commit_before_its_output_is_found_though_the_output_came() {
-    let (topics, _) = right_run(7);
+    let (mut topics, _) = right_run(7);
+    let late = topics.enriched.split_off(topics.enriched.len() - 4);
     let mut audit = Audit::new(rules());
-    topics
-        .zones
-        .iter()
-        .for_each(|record| record.lend(|record| audit.zone(record)));
-    audit.zones_settled(EventTime::MAX);
-    topics
-        .telemetry
-        .iter()
-        .for_each(|record| record.lend(|record| audit.telemetry(record)));
-    topics
-        .dead_letters
-        .iter()
-        .for_each(|record| record.lend(|record| audit.dead_letter(record)));
-    let (early, late) = topics.enriched.split_at(topics.enriched.len() - 4);
-    early
-        .iter()
-        .for_each(|record| record.lend(|record| audit.enriched(record)));
-    for (partition, committed) in topics.committed.iter().enumerate() {
-        audit.settled(PartitionId(partition as i32), Offset(*committed));
-    }
+    tell(&mut audit, &topics, &ZONES_FIRST);
     assert_eq!(audit.report().count(Finding::Lost), 4);
-    late.iter()
-        .for_each(|record| record.lend(|record| audit.enriched(record)));
+    lend_all(&late, |record| audit.enriched(record));
     only(&audit.finish(), Finding::CommittedEarly, 4);
 }
 
@@ -612,13 +662,8 @@ fn replays_are_compared_byte_by_byte() {
     let (topics, _) = right_run(13);
     let compare = |right: &[Record]| {
         let mut comparison = Comparison::default();
-        topics
-            .enriched
-            .iter()
-            .for_each(|record| record.lend(|record| comparison.left(record)));
-        right
-            .iter()
-            .for_each(|record| record.lend(|record| comparison.right(record)));
+        lend_all(&topics.enriched, |record| comparison.left(record));
+        lend_all(right, |record| comparison.right(record));
         comparison.finish()
     };
     let same = compare(&topics.enriched);
@@ -650,28 +695,15 @@ fn replays_are_compared_byte_by_byte() {
 fn outputs_whose_telemetry_retention_took_are_set_aside() {
     let (mut topics, _) = right_run(14);
     topics.telemetry.retain(|record| record.offset >= 140);
-    let mut audit = Audit::new(rules());
-    topics
-        .zones
-        .iter()
-        .for_each(|record| record.lend(|record| audit.zone(record)));
-    audit.zones_settled(EventTime::MAX);
-    topics
-        .enriched
-        .iter()
-        .for_each(|record| record.lend(|record| audit.enriched(record)));
-    topics
-        .dead_letters
-        .iter()
-        .for_each(|record| record.lend(|record| audit.dead_letter(record)));
-    topics
-        .telemetry
-        .iter()
-        .for_each(|record| record.lend(|record| audit.telemetry(record)));
-    for (partition, committed) in topics.committed.iter().enumerate() {
-        audit.settled(PartitionId(partition as i32), Offset(*committed));
-    }
-    let report = audit.finish();
+    let order = [
+        Tell::Zones(None),
+        Tell::ZonesSettled(EventTime::MAX),
+        Tell::Enriched,
+        Tell::DeadLetters,
+        Tell::Telemetry,
+        Tell::Settled,
+    ];
+    let report = judge_in(&order, &topics, rules());
     only(&report, Finding::Orphan, 0);
     assert_eq!(report.set_aside.values().sum::<u64>(), 200, "{report}");
 }
@@ -699,23 +731,16 @@ fn telemetry_that_the_audit_could_not_read_in_time_is_said() {
 /// records that stand ahead of it in the log.
 #[test]
 fn a_run_is_clean_when_its_last_dead_letters_are_read_first_and_its_telemetry_last() {
-    let (topics, _) = right_run(5);
-    let mut audit = Audit::new(rules());
-    let (letters, enriched) = (topics.dead_letters.iter().rev(), topics.enriched.iter());
-    topics
-        .zones
-        .iter()
-        .for_each(|record| record.lend(|record| audit.zone(record)));
-    audit.zones_settled(EventTime::MAX);
-    letters.for_each(|record| record.lend(|record| audit.dead_letter(record)));
-    enriched.for_each(|record| record.lend(|record| audit.enriched(record)));
-    topics
-        .telemetry
-        .iter()
-        .for_each(|record| record.lend(|record| audit.telemetry(record)));
-    for (partition, committed) in topics.committed.iter().enumerate() {
-        audit.settled(PartitionId(partition as i32), Offset(*committed));
-    }
-    let report = audit.finish();
+    let (mut topics, _) = right_run(5);
+    topics.dead_letters.reverse();
+    let order = [
+        Tell::Zones(None),
+        Tell::ZonesSettled(EventTime::MAX),
+        Tell::DeadLetters,
+        Tell::Enriched,
+        Tell::Telemetry,
+        Tell::Settled,
+    ];
+    let report = judge_in(&order, &topics, rules());
     assert!(report.is_clean(), "{report}");
 }
