@@ -97,6 +97,20 @@ impl ConsumerContext for GroupContext {
     }
 }
 
+/// Where a partition is read from.
+///
+/// The log's own bounds are found by the client, once and whenever a leader answers: asked for by us, one partition
+/// without a leader kept the worker from all the others.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The next record to read.
+    At(Offset),
+    /// The log start.
+    LogStart,
+    /// The log end.
+    LogEnd,
+}
+
 /// A member of the group.
 pub struct Member {
     // Declared, so dropped, before the context is needed no more.
@@ -211,15 +225,22 @@ impl Member {
             )))
     }
 
-    /// Begins to read partitions from these offsets.
+    /// Begins to read partitions from there.
     ///
     /// # Errors
     /// What the client says against it.
-    pub fn assign(&self, starts: &[(PartitionId, Offset)]) -> Result<(), EdgeError> {
-        for (partition, _) in starts {
+    pub fn assign(&self, starts: &[(PartitionId, Start)]) -> Result<(), EdgeError> {
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for (partition, start) in starts {
             self.queue.forward(&self.topic, *partition);
+            let offset = match start {
+                Start::At(offset) => RawOffset::Offset(offset.0),
+                Start::LogStart => RawOffset::Beginning,
+                Start::LogEnd => RawOffset::End,
+            };
+            list.add_partition_offset(&self.topic, partition.0, offset)
+                .map_err(self.doing("name offsets of"))?;
         }
-        let list = self.list(starts)?;
         self.consumer()
             .incremental_assign(&list)
             .map_err(self.doing("take partitions of"))

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::client::{Settings, cap_batches};
-use super::member::{GroupEvent, Member};
+use super::member::{GroupEvent, Member, Start};
 use super::outbox::Outbox;
 pub use super::worker_error::WorkerError;
 pub use super::worker_window::{WorkerSeen, WorkerWindow};
@@ -78,7 +78,7 @@ pub struct Worker<Z: Zones, L> {
     settings: WorkerSettings,
     time: Arc<GuardedTime>,
     window: Arc<WorkerWindow>,
-    /// The offset from which each owned partition is read, until something of it can be committed.
+    /// The committed offset that each owned partition is read from, until something of it can be committed.
     starts: BTreeMap<PartitionId, Offset>,
     seen: WorkerSeen,
     flow: Flow,
@@ -435,10 +435,14 @@ where
         Ok(self.member.unassign(partitions)?)
     }
 
-    fn begin(&mut self, starts: &[(PartitionId, Offset)]) -> Result<(), WorkerError> {
+    fn begin(&mut self, starts: &[(PartitionId, Start)]) -> Result<(), WorkerError> {
         let partitions: Vec<_> = starts.iter().map(|(partition, _)| *partition).collect();
         self.engine.assigned(&partitions);
-        self.starts.extend(starts.iter().copied());
+        self.starts
+            .extend(starts.iter().filter_map(|(partition, start)| match start {
+                Start::At(offset) => Some((*partition, *offset)),
+                Start::LogStart | Start::LogEnd => None,
+            }));
         self.member.assign(starts)?;
         // The client keeps pauses through a revoke: it is told at once what holds now (FS-01, FS-02).
         self.apply_backpressure();
@@ -449,7 +453,7 @@ where
     fn starting_offsets(
         &self,
         partitions: &[PartitionId],
-    ) -> Result<Vec<(PartitionId, Offset)>, EdgeError> {
+    ) -> Result<Vec<(PartitionId, Start)>, EdgeError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -461,23 +465,16 @@ where
                 answer => break answer?,
             }
         };
-        committed
-            .into_iter()
-            .map(|(partition, committed)| {
-                let start = match committed {
-                    Some(offset) => offset,
-                    None => {
-                        let (log_start, log_end) = self.member.log_bounds(partition)?;
-                        let is_new = partition.0 >= self.settings.partitions_at_start;
-                        match self.settings.start {
-                            StartAt::Latest if !is_new => log_end,
-                            StartAt::Latest | StartAt::Earliest => log_start,
-                        }
-                    }
-                };
-                Ok((partition, start))
-            })
-            .collect()
+        let start_of = |(partition, committed): (PartitionId, Option<Offset>)| {
+            let is_new = partition.0 >= self.settings.partitions_at_start;
+            let start = match (committed, self.settings.start) {
+                (Some(offset), _) => Start::At(offset),
+                (None, StartAt::Latest) if !is_new => Start::LogEnd,
+                (None, StartAt::Latest | StartAt::Earliest) => Start::LogStart,
+            };
+            (partition, start)
+        };
+        Ok(committed.into_iter().map(start_of).collect())
     }
 
     fn take_acks(&mut self) -> Result<(), WorkerError> {
