@@ -1,47 +1,26 @@
-//! Against a real Kafka: the daemon's own processes, end to end. The address comes from `RINGFENCE_TEST_KAFKA`;
-//! without it the tests say so and pass, as `scripts/test` always sets it.
+//! Against a real Kafka: the daemon's own processes, end to end, each test one thing of the cluster.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use ringfence::kafka::admin::{Admin, TopicSpec};
-use ringfence::kafka::client::Settings;
-use ringfence::kafka::reader::TopicReader;
-use ringfence::kafka::writer::{Outgoing, TopicWriter};
-use ringfence::partition::PartitionId;
+use ringfence::kafka::admin::TopicSpec;
 
-use crate::support::daemon::{Daemon, eventually};
+use crate::support::daemon::{eventually, ringfence};
+use crate::support::stage::Stage;
 use crate::support::zones::rectangle;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Topics and a group of one test; the topics are deleted when it ends.
+/// A stage with a zones topic of two partitions, and what the tests here write and read.
 struct World {
-    settings: Settings,
-    admin: Admin,
-    name: String,
-    folder: tempfile::TempDir,
+    stage: Stage,
     partitions: i32,
 }
 
 impl World {
     fn new(test: &str, partitions: i32) -> Option<Self> {
-        let Ok(address) = std::env::var("RINGFENCE_TEST_KAFKA") else {
-            println!("RINGFENCE_TEST_KAFKA is not set: not run");
-            return None;
-        };
-        let name = format!("{test}-{}", std::process::id());
-        let settings = Settings::new(&address, &name);
-        let admin = Admin::new(&settings, Duration::from_secs(20)).unwrap();
-        let world = Self {
-            settings,
-            admin,
-            name,
-            folder: tempfile::tempdir().unwrap(),
-            partitions,
-        };
-        world.create(
+        let stage = Stage::new(test, "")?;
+        stage.create(
             "zones",
             2,
             &[
@@ -51,120 +30,38 @@ impl World {
             ],
         );
         for topic in ["telemetry", "enriched", "dead"] {
-            world.create(topic, partitions, &[]);
+            stage.create(topic, partitions, &[]);
         }
-        Some(world)
-    }
-
-    fn create(&self, topic: &str, partitions: i32, properties: &[(&str, &str)]) {
-        let properties = properties
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        let spec = TopicSpec {
-            name: self.topic(topic),
-            partitions,
-            replication: Some(1),
-            properties,
-        };
-        self.admin.create_topic(&spec, false).unwrap();
-    }
-
-    fn topic(&self, topic: &str) -> String {
-        format!("{}.{topic}", self.name)
-    }
-
-    fn config(&self) -> PathBuf {
-        let path = self.folder.path().join("ringfence.toml");
-        let text = format!(
-            "[kafka]\n\"bootstrap.servers\" = \"{}\"\n\"group.id\" = \"{}\"\n[telemetry]\ntopic = \"{}\"\n\
-             [zones]\ntopic = \"{}\"\n[enriched]\ntopic = \"{}\"\n[dead_letter]\ntopic = \"{}\"\n[workers]\ncount = 1\n",
-            self.settings.common["bootstrap.servers"],
-            self.name,
-            self.topic("telemetry"),
-            self.topic("zones"),
-            self.topic("enriched"),
-            self.topic("dead")
-        );
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn daemon(&self, name: &str) -> Daemon {
-        Daemon::start(&self.config(), self.folder.path(), name)
-    }
-
-    fn write(&self, records: &[(String, i32, String, String)]) {
-        let writer = TopicWriter::new(&self.settings).unwrap();
-        for (tag, (topic, partition, key, value)) in records.iter().enumerate() {
-            let record = Outgoing {
-                topic,
-                partition: Some(PartitionId(*partition)),
-                key: Some(key.as_bytes()),
-                value: Some(value.as_bytes()),
-                ..Outgoing::default()
-            };
-            assert!(writer.send(&record, tag).unwrap());
-        }
-        for _ in records {
-            assert!(writer.receipt(LIMIT).expect("acknowledged").outcome.is_ok());
-        }
+        Some(Self { stage, partitions })
     }
 
     /// One zone, in partition 0: partition 1 never has a record.
     fn zone(&self) {
-        self.write(&[(
-            self.topic("zones"),
-            0,
-            "a".into(),
-            rectangle("a", 0.0, 0.0, 1.0, 1.0, ""),
-        )]);
+        let zone = rectangle("a", 0.0, 0.0, 1.0, 1.0, "");
+        self.stage.write("zones", [(Some(0), "a".to_owned(), zone)]);
     }
 
     /// Events of now, spread over the partitions.
     fn events(&self, numbers: std::ops::Range<usize>) {
         let now = ringfence::clock::Clock::wall().millis();
-        let records: Vec<_> = numbers
-            .map(|number| {
-                let value = format!(r#"{{"id":"v","ts":{now},"lat":0.5,"lon":0.5,"n":{number}}}"#);
-                (
-                    self.topic("telemetry"),
-                    (number % self.partitions as usize) as i32,
-                    "v".to_owned(),
-                    value,
-                )
-            })
-            .collect();
-        self.write(&records);
+        let events = numbers.map(|number| {
+            let value = format!(r#"{{"id":"v","ts":{now},"lat":0.5,"lon":0.5,"n":{number}}}"#);
+            let partition = (number % self.partitions as usize) as i32;
+            (Some(partition), "v".to_owned(), value)
+        });
+        self.stage.write("telemetry", events);
     }
 
     /// The sources of the enriched topic, and how many stand there twice. Every value must name the zone, unflagged.
     fn enriched(&self) -> (BTreeSet<String>, usize) {
-        let reader =
-            TopicReader::all(&self.settings, &self.admin, &self.topic("enriched")).unwrap();
         let (mut sources, mut twice) = (BTreeSet::new(), 0);
-        reader
-            .read_all(LIMIT, |record| {
-                let value = std::str::from_utf8(record.value.unwrap()).unwrap();
-                assert!(value.ends_with(r#","zones":["a"]}"#), "{value}");
-                assert!(
-                    record
-                        .headers
-                        .iter()
-                        .all(|(name, _)| *name != "ringfence-flags"),
-                    "flagged: {:?}",
-                    record.headers
-                );
-                let (_, source) = record
-                    .headers
-                    .iter()
-                    .find(|(name, _)| *name == "ringfence-source")
-                    .unwrap();
-                twice += usize::from(
-                    !sources.insert(String::from_utf8_lossy(source.unwrap()).into_owned()),
-                );
-            })
-            .unwrap();
+        for record in self.stage.read("enriched") {
+            let value = String::from_utf8(record.value.clone()).unwrap();
+            assert!(value.ends_with(r#","zones":["a"]}"#), "{value}");
+            assert_eq!(record.header("ringfence-flags"), None, "{record:?}");
+            let source = record.header("ringfence-source").unwrap();
+            twice += usize::from(!sources.insert(source.to_owned()));
+        }
         (sources, twice)
     }
 
@@ -177,21 +74,13 @@ impl World {
     }
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        for topic in ["zones", "telemetry", "enriched", "dead"] {
-            drop(self.admin.delete_topic(&self.topic(topic)));
-        }
-    }
-}
-
 #[test]
 fn events_are_enriched_with_a_zone_partition_that_never_had_a_record() {
     let Some(world) = World::new("silent", 4) else {
         return;
     };
     world.zone();
-    let mut daemon = world.daemon("one");
+    let mut daemon = world.stage.daemon("one");
     daemon.wait_ready();
     // Events from before the floor are flagged `late`: these come after it.
     world.events(0..500);
@@ -209,7 +98,7 @@ fn one_of_two_processes_killed_loses_nothing() {
         return;
     };
     world.zone();
-    let (mut first, mut second) = (world.daemon("one"), world.daemon("two"));
+    let (mut first, mut second) = (world.stage.daemon("one"), world.stage.daemon("two"));
     first.wait_ready();
     second.wait_ready();
     world.events(0..1_000);
@@ -225,17 +114,18 @@ fn fs_63_a_zones_topic_that_is_made_again_stops_the_daemon_and_says_so() {
         return;
     };
     world.zone();
-    let mut daemon = world.daemon("one");
+    let mut daemon = world.stage.daemon("one");
     daemon.wait_ready();
-    world.admin.delete_topic(&world.topic("zones")).unwrap();
+    let (admin, topic) = (&world.stage.admin, world.stage.topic("zones"));
+    admin.delete_topic(&topic).unwrap();
     eventually("the topic can be made again", LIMIT, || {
         let spec = TopicSpec {
-            name: world.topic("zones"),
+            name: topic.clone(),
             partitions: 2,
             replication: Some(1),
             properties: Vec::new(),
         };
-        world.admin.create_topic(&spec, false).ok()
+        admin.create_topic(&spec, false).ok()
     });
     eventually("the daemon says so", LIMIT, || {
         let log = daemon.log();
@@ -249,12 +139,10 @@ fn a_new_zones_partition_is_read_from_its_start() {
         return;
     };
     world.zone();
-    let mut daemon = world.daemon("one");
+    let mut daemon = world.stage.daemon("one");
     daemon.wait_ready();
-    world
-        .admin
-        .set_partition_count(&world.topic("zones"), 3)
-        .unwrap();
+    let topic = world.stage.topic("zones");
+    world.stage.admin.set_partition_count(&topic, 3).unwrap();
     eventually("the gate has three partitions and is open", LIMIT, || {
         let status = daemon.status()?;
         let gate = &status["gate"];
@@ -268,23 +156,19 @@ fn missing_topics_are_named() {
     let Some(world) = World::new("missing", 1) else {
         return;
     };
-    world.admin.delete_topic(&world.topic("enriched")).unwrap();
+    let (admin, topic) = (&world.stage.admin, world.stage.topic("enriched"));
+    admin.delete_topic(&topic).unwrap();
     eventually("it is gone", LIMIT, || {
-        world
-            .admin
-            .topic(&world.topic("enriched"))
-            .ok()?
-            .is_none()
-            .then_some(())
+        admin.topic(&topic).ok()?.is_none().then_some(())
     });
-    let output = crate::support::daemon::ringfence(
-        &world.config(),
+    let output = ringfence(
+        &world.stage.config,
         &["--set", "http.listen=127.0.0.1:0", "run"],
     );
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains(&world.topic("enriched")) && text.contains("topics create"),
+        text.contains(&topic) && text.contains("topics create"),
         "{text}"
     );
 }

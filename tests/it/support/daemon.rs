@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The binary under test.
-pub const RINGFENCE: &str = env!("CARGO_BIN_EXE_ringfence");
+/// The binary under test: the one built with the tests, or that of `$RINGFENCE_TEST_BINARY` (`scripts/acceptance` names the
+/// optimised one).
+pub fn binary() -> PathBuf {
+    std::env::var_os("RINGFENCE_TEST_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_ringfence").into(), PathBuf::from)
+}
 
 /// Waits until `probe` gives a value; panics with `what` after `limit`.
 ///
@@ -35,9 +39,19 @@ pub fn free_port() -> u16 {
         .port()
 }
 
+/// Sends a process a signal by name (`TERM`, `KILL`, `STOP`, `CONT`).
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .status()
+        .expect("`kill` is there");
+    assert!(status.success(), "signal {name} reaches process {pid}");
+}
+
 /// Runs the binary to its end.
 pub fn ringfence(config: &Path, arguments: &[&str]) -> Output {
-    Command::new(RINGFENCE)
+    Command::new(binary())
         .arg("-c")
         .arg(config)
         .args(arguments)
@@ -72,7 +86,7 @@ impl Daemon {
         let port = free_port();
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).expect("the test's folder is writable");
-        let child = Command::new(RINGFENCE)
+        let child = Command::new(binary())
             .arg("-c")
             .arg(config)
             .arg("--set")
@@ -155,12 +169,14 @@ impl Daemon {
 
     /// Sends a signal by name (`TERM`, `KILL`, `STOP`, `CONT`).
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(self.pid().to_string())
-            .status()
-            .expect("`kill` is there");
-        assert!(status.success(), "signal {name} reaches the daemon");
+        signal(self.pid(), name);
+    }
+
+    /// Stops it by SIGTERM; it must drain and end with 0.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        let status = self.wait_exit(Duration::from_secs(30));
+        assert_eq!(status.code(), Some(0), "a drained stop: {}", self.log());
     }
 
     /// Waits for its end.

@@ -1,31 +1,112 @@
-//! A real Apache Kafka for tests: the one in `$RINGFENCE_TEST_KAFKA`, else the one that `scripts/kafka up` gives (started
-//! if need be, and left running for the next time).
+//! The real Apache Kafka of the tests: the shared one in `$RINGFENCE_TEST_KAFKA` (as `scripts/test` sets it), and a cluster
+//! of a test's own where its brokers are to be harmed.
+//!
+//! Without that variable the tests of a real Kafka say once that they are skipped, and pass; with
+//! `$RINGFENCE_TEST_KAFKA_REQUIRED` they fail instead, so that no run takes skipped tests for seen ones.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::Command;
 use std::sync::LazyLock;
 
-static BOOTSTRAP: LazyLock<String> = LazyLock::new(|| {
-    if let Ok(bootstrap) = std::env::var("RINGFENCE_TEST_KAFKA") {
-        return bootstrap;
+use super::daemon::signal;
+
+static BOOTSTRAP: LazyLock<Option<String>> = LazyLock::new(|| {
+    let address = std::env::var("RINGFENCE_TEST_KAFKA").ok();
+    if address.is_none() {
+        // Not `eprintln!`: the harness keeps that to itself where a test passes.
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: no RINGFENCE_TEST_KAFKA (an address, as `scripts/kafka up` prints it)"
+        );
     }
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka"))
-        .arg("up")
-        .output()
-        .expect("scripts/kafka starts");
-    assert!(
-        output.status.success(),
-        "scripts/kafka up: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout)
-        .expect("an address is text")
-        .trim()
-        .to_owned()
+    address
 });
 
-/// The brokers to connect to.
-pub(crate) fn bootstrap() -> &'static str {
-    &BOOTSTRAP
+/// The brokers to connect to; `None` = the test is skipped.
+pub(crate) fn bootstrap() -> Option<&'static str> {
+    let address = BOOTSTRAP.as_deref();
+    assert!(
+        address.is_some() || std::env::var_os("RINGFENCE_TEST_KAFKA_REQUIRED").is_none(),
+        "no RINGFENCE_TEST_KAFKA, but RINGFENCE_TEST_KAFKA_REQUIRED is set"
+    );
+    address
+}
+
+/// A cluster of one test's own; gone when dropped.
+pub(crate) struct Cluster {
+    folder: tempfile::TempDir,
+    port: u16,
+    address: String,
+}
+
+impl Cluster {
+    /// Starts so many brokers; `None` where no real Kafka is wanted.
+    pub(crate) fn start(brokers: u16) -> Option<Self> {
+        bootstrap()?;
+        let mut cluster = Self {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            port: free_ports(brokers * 2),
+            address: String::new(),
+        };
+        cluster.address = cluster.script(&["up", "--brokers", &brokers.to_string()]);
+        Some(cluster)
+    }
+
+    fn script(&self, arguments: &[&str]) -> String {
+        let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka"))
+            .args(arguments)
+            .arg("--port")
+            .arg(self.port.to_string())
+            .arg("--dir")
+            .arg(self.folder.path().join("kafka"))
+            .output()
+            .expect("scripts/kafka starts");
+        assert!(
+            output.status.success(),
+            "scripts/kafka {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout)
+            .expect("an address is text")
+            .trim()
+            .to_owned()
+    }
+
+    /// The brokers to connect to.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Sends a broker a signal by name (`STOP`, `CONT`); nodes count from 1.
+    pub(crate) fn signal(&self, node: u16, name: &str) {
+        let file = self.folder.path().join(format!("kafka/node-{node}/pid"));
+        let pid = std::fs::read_to_string(file).expect("a running node has a pid");
+        signal(pid.trim().parse().expect("a pid is a number"), name);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // It wakes a frozen node first. In a failing test its own failure is the one to tell of.
+        if std::thread::panicking() {
+            let _ =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.script(&["wipe"])));
+        } else {
+            self.script(&["wipe"]);
+        }
+    }
+}
+
+/// The first of so many neighbouring ports that were free a moment ago, below those that the system hands out.
+fn free_ports(count: u16) -> u16 {
+    let begin = 11_000 + u16::try_from(std::process::id() % 8_000).expect("below 8,000");
+    (begin..begin + 1_000)
+        .step_by(usize::from(count))
+        .find(|first| {
+            (*first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        })
+        .expect("some neighbouring ports are free")
 }
 
 /// The address in `RINGFENCE_TEST_KAFKA`; without it a test of a real Kafka says so and passes, as `scripts/test` always

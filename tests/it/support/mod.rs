@@ -9,6 +9,7 @@ pub(crate) mod daemon;
 pub(crate) mod edge;
 pub(crate) mod kafka;
 pub(crate) mod log;
+pub(crate) mod stage;
 pub(crate) mod worker;
 pub(crate) mod world;
 pub(crate) mod zones;

@@ -1,0 +1,140 @@
+//! Zone partitions that say nothing and zone partitions that cannot be asked, on a real Kafka: the first hold nothing back,
+//! the second hold the gate and are named (issue 3, "holds when" 4; FS-18).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ringfence::partition::PartitionId;
+use serde_json::Value;
+
+use crate::support::daemon::{Daemon, eventually};
+use crate::support::kafka::Cluster;
+use crate::support::stage::Stage;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One zone is written before the first event and none after it: its partition is silent for a minute, the other three
+/// never have a record.
+#[test]
+fn a_minute_of_silence_and_partitions_without_any_record_make_nothing_unsettled() {
+    let Some(stage) = Stage::new("silent-minute", "") else {
+        return;
+    };
+    stage.create_topics(4, &[]);
+    let arguments = [
+        ["--zones", "1"],
+        ["--zone-rate", "0"],
+        ["--rate", "400"],
+        ["--for", "65s"],
+    ];
+    let mut simulation = stage.beside("simulate", &arguments.concat());
+    let mut daemon = stage.daemon("run");
+    daemon.wait_ready();
+    let summary = simulation.wait_written(Duration::from_secs(120));
+    assert_eq!(summary["zone_changes"], 1, "{summary}");
+    stage.wait_committed(stage.group(), LIMIT);
+    let slow = daemon.metric("ringfence_records_flagged_total", "");
+    daemon.stop();
+    let report = stage.verify(&[]);
+    eprintln!("{report:#}");
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(
+        report["flags"],
+        serde_json::json!({}),
+        "not one record is flagged"
+    );
+    assert_eq!(slow.unwrap_or(0.0), 0.0, "and the process says so too");
+    assert_eq!(report["judged"], summary["events"], "{report:#}");
+    assert_eq!(report["jigsaw_checked"], summary["events"], "{report:#}");
+}
+
+/// The partitions in `/v1/status` `.gate.held_by`.
+fn held_by(daemon: &Daemon) -> Option<BTreeSet<i64>> {
+    let status = daemon.status()?;
+    let held = status["gate"]["held_by"].as_array()?;
+    held.iter().map(|held| held["partition"].as_i64()).collect()
+}
+
+fn gate_held(daemon: &Daemon, partition: i64) -> Option<f64> {
+    daemon.metric("ringfence_gate_held", &format!("partition=\"{partition}\""))
+}
+
+fn as_of(status: &Value) -> Option<String> {
+    Some(status["gate"]["as_of"].as_str()?.to_owned())
+}
+
+#[test]
+fn fs_18_a_frozen_leader_of_zone_partitions_holds_the_gate_and_is_named_until_it_wakes() {
+    let Some(cluster) = Cluster::start(2) else {
+        return;
+    };
+    let stage = Stage::on(cluster.address(), "frozen", "");
+    // One replica each: nobody else can answer for what the frozen broker has.
+    stage.create_topics(4, &["--replication", "1"]);
+    let zones = stage
+        .admin
+        .existing(&stage.topic("zones"))
+        .expect("a topic");
+    let led_by_two = zones
+        .partitions
+        .iter()
+        .filter(|(_, leader)| *leader == Some(2));
+    let frozen: BTreeSet<i64> = led_by_two
+        .map(|(PartitionId(id), _)| i64::from(*id))
+        .collect();
+    assert!(!frozen.is_empty() && frozen.len() < 4, "{zones:?}");
+    let arguments = [["--rate", "500"], ["--zone-rate", "20"], ["--for", "45s"]];
+    let mut simulation = stage.beside("simulate", &arguments.concat());
+    let mut daemon = stage.daemon("run");
+    daemon.wait_ready();
+    eventually("the gate is open", LIMIT, || {
+        held_by(&daemon).filter(BTreeSet::is_empty)
+    });
+
+    cluster.signal(2, "STOP");
+    eventually("the frozen partitions are named", LIMIT, || {
+        (held_by(&daemon)? == frozen).then_some(())
+    });
+    for partition in 0..4 {
+        let expected = f64::from(u8::from(frozen.contains(&partition)));
+        eventually("the metric names them", LIMIT, || {
+            (gate_held(&daemon, partition)? == expected).then_some(())
+        });
+    }
+    let held_at = daemon.status().and_then(|status| as_of(&status));
+    // What comes meanwhile waits for its turn, then goes out as it may: matched at the gate, flagged.
+    eventually("events are unsettled", LIMIT, || {
+        daemon
+            .metric("ringfence_records_flagged_total", "flag=\"unsettled\"")
+            .filter(|count| *count > 0.0)
+    });
+    let held_still = daemon.status().and_then(|status| as_of(&status));
+    assert!(
+        held_at.is_some() && held_at == held_still,
+        "the gate stands"
+    );
+
+    cluster.signal(2, "CONT");
+    eventually("the gate is open again", LIMIT, || {
+        held_by(&daemon).filter(BTreeSet::is_empty)
+    });
+    eventually("the metric too", LIMIT, || {
+        frozen
+            .iter()
+            .all(|partition| gate_held(&daemon, *partition) == Some(0.0))
+            .then_some(())
+    });
+    let summary = simulation.wait_written(Duration::from_secs(120));
+    stage.wait_committed(stage.group(), Duration::from_secs(120));
+    daemon.stop();
+    let report = stage.verify(&[]);
+    eprintln!("{summary}\n{report:#}");
+    // Moves whose one half was held up by the frozen broker are clipped, and excused; all else is as ever.
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(report["judged"], summary["events"], "{report:#}");
+    let unsettled = report["flags"]["unsettled"].as_u64().expect("some were");
+    assert!(
+        unsettled < summary["events"].as_u64().expect("a count") / 2,
+        "{report:#}"
+    );
+}
