@@ -11,6 +11,7 @@ use rdkafka::admin::{
 };
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as RawOffset, TopicPartitionList};
 
@@ -18,11 +19,59 @@ use super::EdgeError;
 use super::client::{Logged, PlainConsumer, Settings, create};
 use crate::partition::{Offset, OffsetRange, PartitionId};
 
+/// The partitions of a topic in order, each with its leader's id, if it has one.
+pub type Partitions = Vec<(PartitionId, Option<i32>)>;
+
+/// The topic `name` in an answer; `None` where there is none, or one that has no partitions yet.
+pub(super) fn topic_in<'m>(
+    metadata: &'m Metadata,
+    name: &str,
+) -> Result<Option<&'m MetadataTopic>, KafkaError> {
+    let found = metadata.topics().iter().find(|topic| topic.name() == name);
+    match found.and_then(MetadataTopic::error) {
+        None => Ok(found.filter(|topic| !topic.partitions().is_empty())),
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => Ok(None),
+        Some(error) => Err(KafkaError::MetadataFetch(error.into())),
+    }
+}
+
+/// The partitions of a topic.
+pub(super) fn partitions_in(topic: &MetadataTopic) -> Partitions {
+    let of = |partition: &MetadataPartition| {
+        let leader = Some(partition.leader()).filter(|id| *id >= 0);
+        (PartitionId(partition.id()), leader)
+    };
+    let mut partitions: Partitions = topic.partitions().iter().map(of).collect();
+    partitions.sort_unstable();
+    partitions
+}
+
+/// The offset that an answer gives for each of `partitions`; `None` where it says that there is none.
+fn offsets_in(
+    answer: &TopicPartitionList,
+    topic: &str,
+    partitions: &[PartitionId],
+    doing: &str,
+) -> Result<Vec<(PartitionId, Option<Offset>)>, EdgeError> {
+    let of = |partition: &PartitionId| {
+        let element = answer
+            .find_partition(topic, partition.0)
+            .ok_or_else(|| EdgeError::TimedOut(doing.to_owned()))?;
+        element.error().map_err(EdgeError::cluster(doing))?;
+        let offset = match element.offset() {
+            RawOffset::Offset(offset) => Some(Offset(offset)),
+            _ => None,
+        };
+        Ok((*partition, offset))
+    };
+    partitions.iter().map(of).collect()
+}
+
 /// A topic as the cluster has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {
     /// Its partitions in order, each with its leader's id, if it has one.
-    pub partitions: Vec<(PartitionId, Option<i32>)>,
+    pub partitions: Partitions,
     /// The least number of replicas of a partition.
     pub replication: usize,
 }
@@ -106,36 +155,17 @@ impl Admin {
             .map_err(EdgeError::cluster(doing()))?;
         // The consumer's own log and error queue is served here, else it grows.
         drop(self.asker.poll(Duration::ZERO));
-        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
+        let found = topic_in(&metadata, name).map_err(EdgeError::cluster(doing()))?;
+        let Some(topic) = found else {
             return Ok(None);
         };
-        match topic.error() {
-            None => {}
-            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Ok(None),
-            Some(error) => {
-                return Err(EdgeError::cluster(doing())(KafkaError::MetadataFetch(
-                    error.into(),
-                )));
-            }
-        }
-        let mut partitions: Vec<_> = topic
-            .partitions()
-            .iter()
-            .map(|partition| {
-                (
-                    PartitionId(partition.id()),
-                    Some(partition.leader()).filter(|id| *id >= 0),
-                )
-            })
-            .collect();
-        partitions.sort_unstable();
         let replication = topic
             .partitions()
             .iter()
             .map(|partition| partition.replicas().len())
             .min();
-        Ok((!partitions.is_empty()).then_some(Topic {
-            partitions,
+        Ok(Some(Topic {
+            partitions: partitions_in(topic),
             replication: replication.unwrap_or(0),
         }))
     }
@@ -320,18 +350,9 @@ impl Admin {
         let answer = client
             .offsets_for_times(list, self.timeout)
             .map_err(EdgeError::cluster(doing()))?;
-        partitions
-            .iter()
-            .map(|partition| {
-                let element = answer
-                    .find_partition(topic, partition.0)
-                    .ok_or_else(|| EdgeError::TimedOut(doing()))?;
-                element.error().map_err(EdgeError::cluster(doing()))?;
-                match element.offset() {
-                    RawOffset::Offset(offset) => Ok(Offset(offset)),
-                    _ => Err(EdgeError::TimedOut(doing())),
-                }
-            })
+        offsets_in(&answer, topic, partitions, &doing())?
+            .into_iter()
+            .map(|(_, offset)| offset.ok_or_else(|| EdgeError::TimedOut(doing())))
             .collect()
     }
 
@@ -379,22 +400,7 @@ pub(crate) fn committed<C: rdkafka::consumer::ConsumerContext>(
     let answer = consumer
         .committed_offsets(list, timeout)
         .map_err(EdgeError::cluster(doing()))?;
-    partitions
-        .iter()
-        .map(|partition| {
-            let element = answer
-                .find_partition(topic, partition.0)
-                .ok_or_else(|| EdgeError::TimedOut(doing()))?;
-            element.error().map_err(EdgeError::cluster(doing()))?;
-            Ok((
-                *partition,
-                match element.offset() {
-                    RawOffset::Offset(offset) => Some(Offset(offset)),
-                    _ => None,
-                },
-            ))
-        })
-        .collect()
+    offsets_in(&answer, topic, partitions, &doing())
 }
 
 /// Waits for one of rdkafka's futures, which are completed by a thread of its own.

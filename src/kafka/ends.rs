@@ -11,8 +11,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaRespErr;
 
+use super::admin::{Partitions, partitions_in, topic_in};
 use super::ffi::{AdminQueue, Answer, AnswerBody, DescribedTopic, ListedOffset, OffsetSpec};
 use crate::partition::{Offset, PartitionId};
 use crate::time::{EventTime, MonoTime};
@@ -46,9 +46,6 @@ pub struct PartitionEnds {
     pub log_end: Offset,
     /// Its largest timestamp.
     pub largest: LargestStamp,
-    /// Up to where it had been read when the round was asked: an end below it says that the log was truncated. (What
-    /// has been read since may well lie above the answer.)
-    pub read_when_asked: Offset,
 }
 
 /// The answers of one leader to one round.
@@ -95,8 +92,6 @@ enum Kind {
 struct Round {
     asked_at: EventTime,
     asked_mono: MonoTime,
-    /// Up to where the leader's partitions had been read.
-    read: Vec<(PartitionId, Offset)>,
     /// The questions that are not answered yet, with their tags.
     open: BTreeMap<usize, Kind>,
     answers: BTreeMap<Kind, Vec<ListedOffset>>,
@@ -152,15 +147,11 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         self.support == StampSupport::No
     }
 
-    /// Takes what has come back and asks what is due; `now` and `wall` (T) were read just before, `read` is up to where
-    /// each partition is read.
-    pub fn turn(
-        &mut self,
-        now: MonoTime,
-        wall: EventTime,
-        read: &BTreeMap<PartitionId, Offset>,
-        events: &mut Vec<EndEvent>,
-    ) {
+    /// Takes what has come back and asks what is due; `now` and `wall` (T) were read just before.
+    ///
+    /// Of each leader one round is open at a time: the next is asked once the answers of the one before are among
+    /// `events`. By that the gate tells an answer that is merely late from a truncated log.
+    pub fn turn(&mut self, now: MonoTime, wall: EventTime, events: &mut Vec<EndEvent>) {
         // Serves the client's log and error queue, else it grows; no message comes to a client without partitions.
         drop(self.client.poll(Duration::ZERO));
         while let Some(answer) = self.queue.answer(Duration::ZERO) {
@@ -179,7 +170,7 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         let leaders: Vec<i32> = self.leaders.keys().copied().collect();
         for id in leaders {
             self.finish_or_give_up(id, now, events);
-            self.ask_if_due(id, now, wall, read);
+            self.ask_if_due(id, now, wall);
         }
     }
 
@@ -249,13 +240,7 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         }
     }
 
-    fn ask_if_due(
-        &mut self,
-        id: i32,
-        now: MonoTime,
-        wall: EventTime,
-        read: &BTreeMap<PartitionId, Offset>,
-    ) {
+    fn ask_if_due(&mut self, id: i32, now: MonoTime, wall: EventTime) {
         let support = self.support;
         let interval = self.interval;
         let Some(leader) = self.leaders.get_mut(&id) else {
@@ -300,11 +285,6 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         leader.round = Some(Round {
             asked_at: wall,
             asked_mono: now,
-            read: leader
-                .partitions
-                .iter()
-                .filter_map(|id| Some((*id, *read.get(id)?)))
-                .collect(),
             open,
             answers: BTreeMap::new(),
             failed: false,
@@ -344,7 +324,6 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
                     log_start: log_start.min(log_end),
                     log_end,
                     largest,
-                    read_when_asked: read_of(&round, listed.partition),
                 })
             })
             .collect();
@@ -417,33 +396,13 @@ impl Metadata {
     }
 }
 
-type Partitions = Vec<(PartitionId, Option<i32>)>;
-
 fn partitions_of<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
 ) -> Result<Option<Partitions>, KafkaError> {
     let metadata = client.fetch_metadata(Some(topic), DESCRIBE_EVERY)?;
-    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-        return Ok(None);
-    };
-    match found.error() {
-        None => {}
-        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Ok(None),
-        Some(error) => return Err(KafkaError::MetadataFetch(error.into())),
-    }
-    let mut partitions: Partitions = found
-        .partitions()
-        .iter()
-        .map(|partition| {
-            (
-                PartitionId(partition.id()),
-                Some(partition.leader()).filter(|id| *id >= 0),
-            )
-        })
-        .collect();
-    partitions.sort_unstable();
-    Ok(Some(partitions))
+    let found = topic_in(&metadata, topic)?;
+    Ok(found.map(partitions_in))
 }
 
 fn answer_of(round: &Round, kind: Kind, partition: PartitionId) -> Option<Option<Offset>> {
@@ -454,11 +413,6 @@ fn answer_of(round: &Round, kind: Kind, partition: PartitionId) -> Option<Option
         .find(|listed| listed.partition == partition)?
         .offset
         .ok()
-}
-
-fn read_of(round: &Round, partition: PartitionId) -> Offset {
-    let read = round.read.iter().find(|(id, _)| *id == partition);
-    read.map_or(Offset(0), |(_, offset)| *offset)
 }
 
 /// `None` where the question itself failed.
@@ -487,7 +441,7 @@ mod tests {
         let begun = Clock::mono();
         let mut events = Vec::new();
         while Clock::mono().since(begun) < Duration::from_secs(30) {
-            asker.turn(Clock::mono(), Clock::wall(), &BTreeMap::new(), &mut events);
+            asker.turn(Clock::mono(), Clock::wall(), &mut events);
             if events.drain(..).any(|event| enough(&event)) {
                 return true;
             }

@@ -1,6 +1,5 @@
 //! The thread of the zones side: it reads, asks for ends, turns the gate and carries out what the gate wants.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::kafka::client::{Logged, PlainConsumer, Settings, create};
 use crate::kafka::ends::{EndAsker, EndEvent, EndRound, LargestStamp};
 use crate::kafka::zones::{ZoneConsumer, ZoneEvent};
 use crate::metrics;
-use crate::partition::{Offset, PartitionId, RecordPosition};
+use crate::partition::RecordPosition;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{OwnedRecord, RecordRef, RecordTimestamp};
 use crate::time::{EventTime, MonoTime, Now};
@@ -116,8 +115,6 @@ pub(super) struct ZoneSide {
     letters: Option<Letters>,
     paused: bool,
     topic_id: Option<(i64, i64)>,
-    /// Up to where each partition is read: as the gate counts it.
-    read_to: BTreeMap<PartitionId, Offset>,
     epoch: Epoch,
     /// When the builds since the last new index began, and the commit times of their changes.
     build_begun: Option<MonoTime>,
@@ -165,7 +162,6 @@ impl ZoneSide {
             letters,
             paused: false,
             topic_id: None,
-            read_to: BTreeMap::new(),
             epoch: Epoch::default(),
             build_begun: None,
             followed: Vec::new(),
@@ -273,13 +269,10 @@ impl ZoneSide {
 
     fn ask(&mut self, now: Now) -> Result<(), ZoneError> {
         let mut events = std::mem::take(&mut self.end_events);
-        self.asker
-            .turn(now.mono, now.wall, &self.read_to, &mut events);
+        self.asker.turn(now.mono, now.wall, &mut events);
         for event in events.drain(..) {
             match event {
-                EndEvent::Round(round) => {
-                    self.input(GateInput::Round(proof(&round, &self.read_to)), now)?
-                }
+                EndEvent::Round(round) => self.input(GateInput::Round(proof(&round)), now)?,
                 EndEvent::Partitions(partitions) => {
                     let partitions = partitions.into_iter().map(|(id, _)| id).collect();
                     self.input(GateInput::Partitions(partitions), now)?;
@@ -303,11 +296,10 @@ impl ZoneSide {
     fn read(&mut self) -> Result<(), ZoneError> {
         let now = self.time.now();
         let (gate, effects) = (&mut self.gate, &mut self.effects);
-        let (settings, read_to) = (&self.settings, &mut self.read_to);
+        let settings = &self.settings;
         let mut create_time = false;
         self.consumer.take(TURN, |event| match event {
             ZoneEvent::Record(record) => {
-                raise(read_to, record.partition, record.offset.next());
                 create_time |= matches!(record.timestamp, RecordTimestamp::Create(_))
                     && !settings.create_time_allowed;
                 let record = zone_record(&record, &settings.rules);
@@ -317,7 +309,6 @@ impl ZoneSide {
                 partition,
                 next_offset,
             } => {
-                raise(read_to, partition, next_offset);
                 gate.handle(
                     GateInput::EndOfPartition {
                         partition,
@@ -393,7 +384,6 @@ impl ZoneSide {
                     "the zones topic is read again from its start; answers are flagged `degraded` meanwhile"
                 );
                 self.followed.clear();
-                self.read_to.clear();
                 self.build_begun = None;
                 self.consumer.read_from_start(&partitions)?;
             }
@@ -450,35 +440,19 @@ impl ZoneSide {
     }
 }
 
-fn raise(read_to: &mut BTreeMap<PartitionId, Offset>, partition: PartitionId, offset: Offset) {
-    let at = read_to.entry(partition).or_insert(offset);
-    *at = (*at).max(offset);
-}
-
-/// A round as the gate takes it. The gate judges an end below what is read as a truncation; but between question and
-/// answer more may have been read, which the end need not cover: then the end counts as what is read, as all below
-/// either is staged.
-fn proof(round: &EndRound, read_to: &BTreeMap<PartitionId, Offset>) -> ProofRound {
+fn proof(round: &EndRound) -> ProofRound {
     let answers = round.ends.iter().map(|ends| {
         let max_timestamp = match ends.largest {
             LargestStamp::Unsupported => MaxTimestamp::Unsupported,
             LargestStamp::Unanswered => MaxTimestamp::Unanswered,
             LargestStamp::At(offset) => MaxTimestamp::At(offset),
         };
-        let read = read_to.get(&ends.partition).copied().unwrap_or_default();
-        let log_end = if ends.log_end >= ends.read_when_asked {
-            ends.log_end.max(read)
-        } else {
-            ends.log_end
+        let answer = EndAnswer {
+            log_start: ends.log_start,
+            log_end: ends.log_end,
+            max_timestamp,
         };
-        (
-            ends.partition,
-            EndAnswer {
-                log_start: ends.log_start,
-                log_end,
-                max_timestamp,
-            },
-        )
+        (ends.partition, answer)
     });
     ProofRound {
         asked_at: round.asked_at,
@@ -497,39 +471,5 @@ fn zone_record(record: &RecordRef<'_>, rules: &ZoneRules) -> ZoneRecord {
             .map_err(|rejection| (zone_change::zone_of_key(record.key), rejection)),
         bytes: record.byte_len(),
         record: Some(Arc::new(OwnedRecord::from(record))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kafka::ends::PartitionEnds;
-
-    fn round(log_end: i64, read_when_asked: i64) -> EndRound {
-        let ends = PartitionEnds {
-            partition: PartitionId(0),
-            log_start: Offset(0),
-            log_end: Offset(log_end),
-            largest: LargestStamp::Unsupported,
-            read_when_asked: Offset(read_when_asked),
-        };
-        EndRound {
-            asked_at: EventTime::clamped(0),
-            ends: vec![ends],
-        }
-    }
-
-    #[test]
-    fn what_is_read_between_question_and_answer_is_no_truncation_but_an_end_below_what_was_read_is()
-    {
-        let read = BTreeMap::from([(PartitionId(0), Offset(102))]);
-        let end = |log_end, when_asked| {
-            proof(&round(log_end, when_asked), &read).answers[0]
-                .1
-                .log_end
-        };
-        assert_eq!(end(101, 99), Offset(102));
-        assert_eq!(end(150, 99), Offset(150));
-        assert_eq!(end(50, 99), Offset(50));
     }
 }

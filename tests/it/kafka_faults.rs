@@ -1,14 +1,18 @@
 //! The rows of FAULTS.md on the real client: on mock brokers where they can show it, on a real Kafka
 //! (`RINGFENCE_TEST_KAFKA`) where the mock accepts too much.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use ringfence::kafka::admin::Admin;
 use ringfence::kafka::reader::TopicReader;
+use ringfence::telemetry::RecordRef;
 
-use crate::support::edge::{PATIENCE, World, valid};
+use crate::support::edge::{PATIENCE, World, valid, wait_for};
+use crate::support::in_process::{InProcess, cluster};
+use crate::support::zones::rectangle;
 
 fn dead_letter_reasons(world: &World) -> Vec<String> {
     let reader = TopicReader::all(&world.settings, &world.admin(), &world.topic("dead")).unwrap();
@@ -142,4 +146,50 @@ fn fs_41_i8_batches_over_a_lowered_limit_keep_their_order_and_only_the_large_rec
         dead,
         (0..3_000).filter(|number| number % 350 == 5).collect()
     );
+}
+
+#[test]
+fn fs_46_a_zone_rejected_live_is_dead_lettered_once_as_it_came() {
+    let mut daemon = InProcess::start(cluster(1), |_| {});
+    // Met in the bootstrap: listed, not dead-lettered.
+    daemon.write("zones", [(0, "early", "not json".to_owned())]);
+    daemon.wait_ready();
+    let early = || daemon.status()["gate"]["changes"]["rejected"] == 1;
+    wait_for("the first is read", early);
+    let overlong = rectangle("other", 0.0, 0.0, 1.0, 1.0, "");
+    daemon.write("zones", [(1, "a", "{".to_owned()), (0, "b", overlong)]);
+    let settings = daemon.settings();
+    let admin = Admin::new(&settings, PATIENCE).unwrap();
+    let mut letters = BTreeMap::new();
+    wait_for("both are dead-lettered", || {
+        letters.clear();
+        let reader = TopicReader::all(&settings, &admin, "telemetry.dead-letter").unwrap();
+        let each = |record: &RecordRef<'_>| {
+            let header = |name: &str| {
+                let (_, value) = record.headers.iter().find(|(known, _)| *known == name)?;
+                Some(String::from_utf8_lossy((*value)?).into_owned())
+            };
+            let told = [
+                "source",
+                "ringfence-error-topic",
+                "ringfence-error-partition",
+                "ringfence-error-offset",
+                "ringfence-error-reason",
+            ];
+            let told: Vec<_> = told.into_iter().map(|name| header(name).unwrap()).collect();
+            let key = String::from_utf8_lossy(record.key.unwrap()).into_owned();
+            let value = String::from_utf8_lossy(record.value.unwrap()).into_owned();
+            let before = letters.insert(key, (value, told.join(" ")));
+            assert_eq!(before, None, "once");
+        };
+        reader.read_all(PATIENCE, each).unwrap();
+        letters.len() >= 2
+    });
+    assert_eq!(
+        letters["a"],
+        ("{".to_owned(), "test zones 1 0 not_json".to_owned())
+    );
+    assert_eq!(letters["b"].1, "test zones 0 1 key_mismatch");
+    assert_eq!(letters.len(), 2);
+    daemon.stop().unwrap();
 }

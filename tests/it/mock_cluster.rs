@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use ringfence::clock::Clock;
-use ringfence::kafka::mock::EmbeddedCluster;
 use ringfence::kafka::worker::{StartAt, WorkerError};
+use ringfence::kafka::writer::{Outgoing, TopicWriter};
+use ringfence::partition::PartitionId;
 
-use crate::support::edge::{World, wait_for};
+use crate::support::edge::{PATIENCE, World, wait_for};
+use crate::support::in_process::{InProcess, cluster};
+use crate::support::zones::rectangle;
 
 #[test]
 fn every_record_is_answered_for_once_in_order_and_committed() {
@@ -195,38 +198,20 @@ fn start_latest_reads_what_comes_after_and_new_partitions_from_their_start() {
     worker.stop().unwrap();
 }
 
-/// A daemon in this process on a mock cluster of two brokers, each leading one zones partition.
+/// A daemon on two brokers, each leading one zones partition.
 #[test]
 fn fs_18_a_slow_leader_holds_back_the_gate_and_is_named() {
-    let cluster = EmbeddedCluster::start(2).unwrap();
-    for topic in [
-        "telemetry",
-        "telemetry.enriched",
-        "telemetry.dead-letter",
-        "zones",
-    ] {
-        cluster.create_topic(topic, 2).unwrap();
-    }
+    let cluster = cluster(2);
     for (partition, broker) in [(0, 1), (1, 2)] {
         cluster
             .controls()
             .partition_leader("zones", partition, Some(broker))
             .unwrap();
     }
-    let mut config = ringfence::config::Config::defaults();
-    config
-        .kafka
-        .set_common("bootstrap.servers", &cluster.bootstrap_servers());
-    config.http.listen = "127.0.0.1:0".to_owned();
-    config.zones.allow_empty = true;
-    config.workers.count = 1;
-    config.gate.create_time_margin = Some(Duration::from_millis(250));
-    let handle = ringfence::run::Handle::new();
-    let (running, settings) = (handle.clone(), config.clone());
-    let daemon = std::thread::spawn(move || ringfence::run::run(&settings, &running));
-    wait_for("the daemon is ready", || handle.is_ready());
+    let mut daemon = InProcess::start(cluster, |_| {});
+    daemon.wait_ready();
     let held = || {
-        let status = handle.status().unwrap_or_default();
+        let status = daemon.status();
         let held = status["gate"]["held_by"]
             .as_array()
             .cloned()
@@ -236,18 +221,45 @@ fn fs_18_a_slow_leader_holds_back_the_gate_and_is_named() {
             .collect::<Vec<_>>()
     };
     assert_eq!(held(), [0_i64; 0]);
-    cluster
+    daemon
+        .cluster
         .controls()
         .broker_round_trip_time(2, Duration::from_secs(2))
         .unwrap();
     wait_for("the slow partition is named, and it alone", || {
         held() == [1]
     });
-    cluster
+    daemon
+        .cluster
         .controls()
         .broker_round_trip_time(2, Duration::ZERO)
         .unwrap();
     wait_for("the gate goes on", || held().is_empty());
-    handle.stop();
-    daemon.join().unwrap().unwrap();
+    daemon.stop().unwrap();
+}
+
+/// Zone changes stream in while the ends are asked for: an answer is often older than what was read meanwhile.
+#[test]
+fn fs_63_an_end_that_was_passed_before_its_answer_came_is_no_truncated_log() {
+    let mut daemon = InProcess::start(cluster(1), |_| {});
+    daemon.wait_ready();
+    let writer = TopicWriter::new(&daemon.settings()).unwrap();
+    // Its key is not its id: read, rejected, and nothing to build.
+    let shape = rectangle("id", 0.0, 0.0, 1.0, 1.0, "");
+    for number in 0..800 {
+        let change = Outgoing {
+            topic: "zones",
+            partition: Some(PartitionId(number % 2)),
+            key: Some(b"key"),
+            value: Some(shape.as_bytes()),
+            ..Outgoing::default()
+        };
+        assert!(writer.send(&change, 0).unwrap());
+        assert!(writer.receipt(PATIENCE).is_some());
+        assert!(!daemon.is_over(), "{number}: {:?}", daemon.take_end());
+    }
+    wait_for("all of them are read", || {
+        daemon.status()["gate"]["changes"]["rejected"] == 800
+    });
+    daemon.stop().unwrap();
 }

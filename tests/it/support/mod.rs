@@ -7,6 +7,7 @@
 )]
 pub(crate) mod daemon;
 pub(crate) mod edge;
+pub(crate) mod in_process;
 pub(crate) mod kafka;
 pub(crate) mod log;
 pub(crate) mod stage;
