@@ -114,6 +114,8 @@ metrics! {
         "from a record's Kafka timestamp (copied to its output) to the acknowledgement; one record in 64 is observed";
     MATCH_DURATION = "match_duration_seconds", Kind::Histogram(Buckets::WorkSeconds), [],
         "time per event to decode, match and encode, averaged over a batch";
+    CONSUMER_LAG = "consumer_lag_records", Kind::Gauge, ["topic", "partition"],
+        "records up to the log end that are not finished (zones: not read); 0 once the partition is another process's";
     PARTITIONS_PAUSED = "partitions_paused", Kind::Gauge, ["cause"], "partitions paused, by cause";
     ZONE_CHANGES = "zone_changes_total", Kind::Counter, ["result"], "zone changes read: applied, rejected or late";
     GATE_VIOLATIONS = "gate_violations_total", Kind::Counter, [],

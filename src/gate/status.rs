@@ -54,7 +54,7 @@ pub struct PartitionStatus {
     pub partition: PartitionId,
     /// No change with commit time ≤ it is still to come.
     pub watermark: Option<EventTime>,
-    /// The next record to read.
+    /// Up to where it is read: all below is staged, or there is nothing.
     pub next_offset: Offset,
     /// The end offset last heard of.
     pub log_end: Option<Offset>,

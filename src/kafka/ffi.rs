@@ -98,6 +98,25 @@ impl<C: ConsumerContext + 'static> SharedQueue<C> {
         &self.consumer
     }
 
+    /// The log end offset of a partition as the client last heard of it with a fetch; `None` before the first. Asks
+    /// nobody.
+    #[must_use]
+    pub fn known_log_end(&self, topic: &str, partition: PartitionId) -> Option<Offset> {
+        let topic = CString::new(topic).ok()?;
+        let (mut start, mut end) = (-1, -1);
+        // SAFETY: live handle, C string and two places to write to.
+        let error = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition.0,
+                &raw mut start,
+                &raw mut end,
+            )
+        };
+        (error == NO_ERROR && end >= 0).then_some(Offset(end))
+    }
+
     /// Forwards the messages of a partition to this queue.
     ///
     /// To be done before every assignment of the partition: a revoke undoes it (RDKAFKA 0.7).

@@ -225,6 +225,12 @@ impl Member {
             )))
     }
 
+    /// The log end offset of a partition as last heard of; `None` before the first fetch.
+    #[must_use]
+    pub fn known_log_end(&self, partition: PartitionId) -> Option<Offset> {
+        self.queue.known_log_end(&self.topic, partition)
+    }
+
     /// Begins to read partitions from there.
     ///
     /// # Errors

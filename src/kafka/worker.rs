@@ -350,7 +350,8 @@ where
         let owned = self.engine.owned();
         let positions: Vec<_> = owned
             .iter()
-            .filter_map(|id| Some((*id, self.position(*id)?)))
+            // A partition of which nothing was read goes on as it is.
+            .filter_map(|id| Some((*id, self.engine.unfinished_from(*id)?)))
             .collect();
         self.outbox.send_one_by_one()?;
         self.engine.begin_one_by_one();
@@ -362,10 +363,10 @@ where
         Ok(())
     }
 
-    /// The oldest record of a partition that is not finished.
+    /// The oldest record of a partition that is not finished; `None` where nothing was read and nothing is committed.
     fn position(&self, partition: PartitionId) -> Option<Offset> {
         self.engine
-            .committable(partition)
+            .unfinished_from(partition)
             .or_else(|| self.starts.get(&partition).copied())
     }
 
@@ -544,6 +545,16 @@ where
         self.seen.owned = owned
             .into_iter()
             .map(|id| (id, self.position(id)))
+            .collect();
+        self.seen.lag = self
+            .seen
+            .owned
+            .iter()
+            .filter_map(|(id, position)| {
+                let log_end = self.member.known_log_end(*id)?;
+                let behind = log_end.0 - (*position)?.0;
+                Some((*id, u64::try_from(behind).unwrap_or(0)))
+            })
             .collect();
         self.seen.counters = *self.engine.counters();
         self.seen.paused = PauseCause::ALL

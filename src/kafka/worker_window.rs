@@ -16,6 +16,8 @@ pub struct WorkerSeen {
     pub counters: Counters,
     /// The partitions it owns, with the next offset to commit where one is known.
     pub owned: Vec<(PartitionId, Option<Offset>)>,
+    /// How many records of each are not finished yet, where that is known.
+    pub lag: Vec<(PartitionId, u64)>,
     /// How many partitions are paused, by cause.
     pub paused: Vec<(PauseCause, usize)>,
     /// Batches that the broker refused for some of their records, which were then sent one by one.

@@ -214,6 +214,14 @@ impl<Z: Zones> Engine<Z> {
             .and_then(|slot| self.slots[slot].ledger.committable())
     }
 
+    /// Where this partition would have to be read again from: right after its finished prefix, or at the first record read
+    /// where nothing is finished. `None` where nothing was read in this ownership.
+    #[must_use]
+    pub fn unfinished_from(&self, partition: PartitionId) -> Option<Offset> {
+        let ledger = &self.slots[self.slots.find(partition)?].ledger;
+        ledger.committable().or_else(|| ledger.oldest_unfinished())
+    }
+
     /// How many records may be taken now, and which owned partitions to pause or resume. To be asked in every turn and
     /// right after every assignment; each change is said once.
     pub fn backpressure(&mut self, now: Now, flow: &mut Flow) {

@@ -176,6 +176,11 @@ impl Ledger {
         self.entries.iter().filter(is_open).count()
     }
 
+    /// The oldest record that is not finished; `None` where all that was read is.
+    pub(crate) fn oldest_unfinished(&self) -> Option<Offset> {
+        self.entries.front().map(|entry| entry.offset)
+    }
+
     /// The last record with an output in flight.
     pub(crate) fn last_in_flight(&self) -> Option<Offset> {
         let mut newest_first = self.entries.iter().rev();

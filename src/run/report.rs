@@ -1,5 +1,6 @@
 //! What the daemon tells of itself: health, status and metrics, from what its threads publish. Nothing here waits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::gate::{GateCounters, GateStatus};
 use crate::http::{Check, Source};
 use crate::kafka::worker::WorkerWindow;
 use crate::metrics::{self, Exporter, Format};
+use crate::partition::PartitionId;
 use crate::pipeline::{Counters, PauseCause};
 use crate::rejection::RejectionReason;
 use crate::time::{EventTime, MonoTime};
@@ -68,6 +70,8 @@ pub(super) struct Report {
     workers: Vec<Arc<WorkerWindow>>,
     telemetry_partitions: AtomicI64,
     exporter: Option<Exporter>,
+    telemetry_topic: String,
+    zones_topic: String,
     published: std::sync::Mutex<Published>,
     published_at: AtomicU64,
 }
@@ -77,6 +81,8 @@ pub(super) struct Report {
 struct Published {
     workers: Vec<Counters>,
     gate: GateCounters,
+    /// The telemetry partitions with a lag.
+    lagging: BTreeSet<PartitionId>,
 }
 
 impl Report {
@@ -91,6 +97,8 @@ impl Report {
                 .collect(),
             telemetry_partitions: AtomicI64::new(-1),
             exporter,
+            telemetry_topic: config.telemetry.topic.clone(),
+            zones_topic: config.zones.topic.clone(),
             published: std::sync::Mutex::new(Published {
                 workers: vec![Counters::default(); count],
                 ..Published::default()
@@ -153,6 +161,7 @@ impl Report {
                 paused[at] += count;
             }
         }
+        self.publish_lag(&mut published.lagging);
         metrics::RECORDS_HELD.gauge(&[]).set(held as f64);
         metrics::RECORDS_IN_FLIGHT.gauge(&[]).set(in_flight as f64);
         for (cause, count) in PauseCause::ALL.iter().zip(paused) {
@@ -168,21 +177,40 @@ impl Report {
         }
     }
 
-    fn publish_gate(&self, status: &GateStatus, last: &mut GateCounters) {
-        let set = |metric: metrics::Metric, at: Option<EventTime>| {
-            if let Some(at) = at {
-                metric.gauge(&[]).set(at.millis() as f64 / 1e3);
-            }
+    /// The lag of each telemetry partition that is ours; of one that was it is set to 0 once, and its series ends a
+    /// little later, as it is not set again (FS-75).
+    fn publish_lag(&self, lagging: &mut BTreeSet<PartitionId>) {
+        let set = |partition: PartitionId, lag: u64| {
+            metrics::CONSUMER_LAG
+                .gauge(&[self.telemetry_topic.clone(), partition.to_string()])
+                .set(lag as f64);
         };
-        set(metrics::LOW_WATERMARK, status.low_watermark);
-        set(metrics::AS_OF, status.as_of);
-        set(metrics::FLOOR, status.floor);
+        let mut ours = BTreeSet::new();
+        for window in &self.workers {
+            for (partition, lag) in &window.seen().lag {
+                ours.insert(*partition);
+                set(*partition, *lag);
+            }
+        }
+        for partition in lagging.difference(&ours) {
+            set(*partition, 0);
+        }
+        *lagging = ours;
+    }
+
+    fn publish_zone_partitions(&self, status: &GateStatus) {
         for partition in &status.partitions {
             let label = [partition.partition.to_string()];
             if let Some(watermark) = partition.watermark {
                 metrics::WATERMARK
                     .gauge(&label)
                     .set(watermark.millis() as f64 / 1e3);
+            }
+            if let Some(log_end) = partition.log_end {
+                let behind = u64::try_from(log_end.0 - partition.next_offset.0).unwrap_or(0);
+                metrics::CONSUMER_LAG
+                    .gauge(&[self.zones_topic.clone(), partition.partition.to_string()])
+                    .set(behind as f64);
             }
             let is_held = status
                 .held_by
@@ -192,6 +220,18 @@ impl Report {
                 .gauge(&label)
                 .set(f64::from(u8::from(is_held)));
         }
+    }
+
+    fn publish_gate(&self, status: &GateStatus, last: &mut GateCounters) {
+        let set = |metric: metrics::Metric, at: Option<EventTime>| {
+            if let Some(at) = at {
+                metric.gauge(&[]).set(at.millis() as f64 / 1e3);
+            }
+        };
+        set(metrics::LOW_WATERMARK, status.low_watermark);
+        set(metrics::AS_OF, status.as_of);
+        set(metrics::FLOOR, status.floor);
+        self.publish_zone_partitions(status);
         metrics::SETTLE_MARGIN
             .gauge(&[])
             .set(status.settle_margin.as_secs_f64());
@@ -422,6 +462,7 @@ impl Source for Report {
                 "partitions": seen.owned.iter().map(|(partition, committable)| json!({
                     "partition": partition.0,
                     "committable": committable.map(|offset| offset.0),
+                    "lag": seen.lag.iter().find(|(id, _)| id == partition).map(|(_, lag)| lag),
                 })).collect::<Vec<_>>(),
                 "consumed": seen.counters.consumed,
                 "held": seen.counters.held,
@@ -429,6 +470,7 @@ impl Source for Report {
                 "paused": seen.paused.iter().map(|(cause, count)| {
                     (cause.as_str().to_owned(), (*count).into())
                 }).collect::<serde_json::Map<_, _>>(),
+                "batches_refused": seen.batches_refused,
                 "out_of_range": { "times": seen.out_of_range, "records_lost": seen.out_of_range_lost },
             })
         });

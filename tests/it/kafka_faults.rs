@@ -2,14 +2,21 @@
 //! (`RINGFENCE_TEST_KAFKA`) where the mock accepts too much.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use ringfence::kafka::admin::Admin;
+use ringfence::kafka::client::Settings;
+use ringfence::kafka::mock::EmbeddedCluster;
 use ringfence::kafka::reader::TopicReader;
+use ringfence::kafka::writer::{Outgoing, TopicWriter};
+use ringfence::partition::PartitionId;
 use ringfence::telemetry::RecordRef;
 
+use crate::support::daemon::{Daemon, eventually};
 use crate::support::edge::{PATIENCE, World, valid, wait_for};
 use crate::support::in_process::{InProcess, cluster};
 use crate::support::zones::rectangle;
@@ -192,4 +199,85 @@ fn fs_46_a_zone_rejected_live_is_dead_lettered_once_as_it_came() {
     assert_eq!(letters["b"].1, "test zones 0 1 key_mismatch");
     assert_eq!(letters.len(), 2);
     daemon.stop().unwrap();
+}
+
+/// The configuration file of processes on the mock brokers of this test.
+fn file_for(cluster: &EmbeddedCluster, folder: &Path, more: &str) -> PathBuf {
+    let path = folder.join("ringfence.toml");
+    let text = format!(
+        "[kafka]\n\"bootstrap.servers\" = \"{}\"\n\"group.id\" = \"g\"\n\
+         [kafka.consumer]\n\"session.timeout.ms\" = \"2500\"\n\"heartbeat.interval.ms\" = \"100\"\n\
+         [zones]\nallow_empty = true\n[gate]\ncreate_time_margin_ms = 250\n[workers]\ncount = 1\n{more}",
+        cluster.bootstrap_servers()
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn write_events(settings: &Settings, topic: &str, count: usize) {
+    let writer = TopicWriter::new(settings).unwrap();
+    for number in 0..count {
+        let value = valid(number);
+        let event = Outgoing {
+            topic,
+            partition: Some(PartitionId((number % 2) as i32)),
+            value: Some(value.as_bytes()),
+            ..Outgoing::default()
+        };
+        assert!(writer.send(&event, number).unwrap());
+    }
+    for _ in 0..count {
+        assert!(writer.receipt(PATIENCE).unwrap().outcome.is_ok());
+    }
+}
+
+#[test]
+fn fs_75_the_lag_is_told_by_partition_and_not_for_ever_after_a_partition_was_given_back() {
+    let cluster = cluster(1);
+    let folder = tempfile::tempdir().unwrap();
+    let config = file_for(
+        &cluster,
+        folder.path(),
+        "[shutdown]\ndrain_timeout_ms = 500\n",
+    );
+    let settings = Settings::new(&cluster.bootstrap_servers(), "g");
+    write_events(&settings, "telemetry", 200);
+    write_events(&settings, "zones", 20);
+    // Nothing can be delivered: all that is read stays unfinished.
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 5_000];
+    cluster
+        .controls()
+        .request_errors(RDKafkaApiKey::Produce, &refused);
+    let mut first = Daemon::start(&config, folder.path(), "one");
+    first.wait_ready();
+    let name = "ringfence_consumer_lag_records";
+    let lag = |daemon: &Daemon, labels: &str| daemon.metric(name, labels);
+    wait_for("both partitions lag", || {
+        [0, 1].iter().all(|partition| {
+            lag(
+                &first,
+                &format!("topic=\"telemetry\",partition=\"{partition}\""),
+            ) == Some(100.0)
+        })
+    });
+    assert_eq!(lag(&first, "topic=\"zones\",partition=\"1\""), Some(0.0));
+    let mut second = Daemon::start(&config, folder.path(), "two");
+    second.wait_ready();
+    wait_for("the second process has one of them", || {
+        lag(&second, "topic=\"telemetry\"") == Some(100.0)
+    });
+    // Sooner than a series ends by itself.
+    eventually(
+        "the first tells of the other only",
+        Duration::from_secs(10),
+        || (lag(&first, "topic=\"telemetry\"") == Some(100.0)).then_some(()),
+    );
+    cluster
+        .controls()
+        .clear_request_errors(RDKafkaApiKey::Produce);
+    wait_for("nothing lags any more", || {
+        [&first, &second]
+            .iter()
+            .all(|daemon| lag(daemon, "topic=\"telemetry\"") == Some(0.0))
+    });
 }

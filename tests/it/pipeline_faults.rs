@@ -723,6 +723,8 @@ fn fs41_i8_a_refused_batch_is_sent_again_one_by_one_and_only_the_record_at_fault
     worker.ask_flow();
     assert_eq!(worker.flow.take, 0, "nothing is sent behind the gap");
     assert_eq!(worker.commit(0), Some(1));
+    let from = |partition| worker.engine.unfinished_from(PartitionId(partition));
+    assert_eq!((from(0), from(1)), (Some(Offset(1)), Some(Offset(0))));
     worker.begin_one_by_one();
     // Read again from the oldest unfinished record; partition 1 has one in flight too.
     worker.seek(0, 1);

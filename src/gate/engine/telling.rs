@@ -41,7 +41,7 @@ impl Gate {
                 .map(|(partition, state)| PartitionStatus {
                     partition: *partition,
                     watermark: state.watermark(),
-                    next_offset: state.next_offset(),
+                    next_offset: state.staged_to(),
                     log_end: match state.last_answer {
                         LastAnswer::End(end) => Some(end),
                         _ => None,
