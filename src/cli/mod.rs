@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config, ConfigError, Loaded, Sources};
 use crate::time::EventTime;
@@ -30,6 +30,8 @@ use crate::time::EventTime;
 const EXIT_CONFIG: u8 = 78;
 /// The exit code of wrong usage, as clap has it.
 const EXIT_USAGE: u8 = 2;
+/// The name of the field [`Global::set`] to clap.
+const SET: &str = "set";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -63,7 +65,8 @@ struct Global {
     )]
     config: Option<PathBuf>,
     /// Sets a configuration key, over the file and the environment; may be repeated.
-    #[arg(long, value_name = "SECTION.KEY=VALUE", global = true)]
+    // Not clap's `global`: of a global argument given before and after the command only the last group would count.
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
     /// How log lines look.
     #[arg(
@@ -227,7 +230,9 @@ impl Context {
 /// Parses the process's arguments, runs the command and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.global.set = every_set(&matches);
     start_log(&cli.global, &cli.command);
     let context = Context {
         sources: Sources::of_process(cli.global.config, cli.global.set),
@@ -267,7 +272,29 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome, Failure> {
 /// The command line as clap sees it, for completion scripts and tests.
 #[must_use]
 pub fn command() -> clap::Command {
-    <Cli as clap::CommandFactory>::command()
+    let command = <Cli as clap::CommandFactory>::command();
+    let set = command
+        .get_arguments()
+        .find(|argument| argument.get_id() == SET)
+        .expect("`Global` declares `set`")
+        .clone();
+    with_argument(command, &set)
+}
+
+/// Gives the argument to every command below.
+fn with_argument(command: clap::Command, argument: &clap::Arg) -> clap::Command {
+    command.mut_subcommands(|below| with_argument(below.arg(argument.clone()), argument))
+}
+
+/// All of `--set`, before and after the command, in the order they were typed.
+fn every_set(matches: &clap::ArgMatches) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut level = Some(matches);
+    while let Some(matches) = level {
+        all.extend(matches.get_many(SET).into_iter().flatten().cloned());
+        level = matches.subcommand().map(|(_, below)| below);
+    }
+    all
 }
 
 #[allow(
@@ -365,6 +392,26 @@ mod tests {
                 "`ringfence {}` shows no example",
                 sub.get_name()
             );
+        }
+    }
+
+    #[test]
+    fn set_counts_before_and_after_the_command_in_the_order_typed() {
+        for (typed, expected) in [
+            ("--set a.b=1 --set c.d=2 check", vec!["a.b=1", "c.d=2"]),
+            (
+                "check --set a.b=1 --offline --set=a.b=2",
+                vec!["a.b=1", "a.b=2"],
+            ),
+            (
+                "--set a.b=1 zones --set a.b=2 export --set a.b=3",
+                vec!["a.b=1", "a.b=2", "a.b=3"],
+            ),
+            ("check", vec![]),
+        ] {
+            let arguments = std::iter::once("ringfence").chain(typed.split(' '));
+            let matches = command().try_get_matches_from(arguments).expect(typed);
+            assert_eq!(every_set(&matches), expected, "{typed}");
         }
     }
 
