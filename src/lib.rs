@@ -26,7 +26,8 @@
 //!
 //! # Invariants
 //!
-//! Numbered as in the design; each is asserted in code and cited by number in its test.
+//! Numbered as in the design; each is asserted in code and cited by number in its test. Where, of each: the head of
+//! `tests/it/simulation.rs`.
 //!
 //! - **I1** The low watermark and `as_of` never go back in one run.
 //! - **I2** For floor ≤ t ≤ `as_of` a snapshot answers zones(t), whatever it holds beyond.

@@ -24,7 +24,7 @@ pub use promote::{BuildFailure, BuildReport, BuildRules, Built};
 pub use timeline::{Ruler, Timeline, TimelineEntry};
 pub use versions::{VersionSlot, ZoneVersion};
 
-/// The spatial engines.
+/// The spatial engines. All of them must give the same zones (I12).
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// rstar over the envelopes, then the exact `covers`: plain, the reference.

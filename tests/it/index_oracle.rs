@@ -143,7 +143,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn i2_answers_are_those_of_the_naive_oracle_after_any_order_and_split(
+    fn i2_i12_answers_are_those_of_the_naive_oracle_after_any_order_and_split(
         changes in changes(),
         order in any::<u64>(),
         split in 1usize..6,

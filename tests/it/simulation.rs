@@ -4,13 +4,35 @@
 //! `RINGFENCE_SIMULATION_LOG=1`, and `RINGFENCE_SEED=n` runs that seed alone.
 //!
 //! The moving border of `l` and `r` (two partitions, one `effective_at`) is the jigsaw: one of them at every instant.
+//! At the end all faults stop, and everything must have been written and committed soon after (FI6).
+//!
+//! Where each invariant is checked, here at every step unless said otherwise, and where the code asserts it:
+//!
+//! | | here | code; other tests |
+//! |---|---|---|
+//! | I1 | `check_snapshot` | `gate::engine` (low watermark), `gate::engine::publishing` and `SnapshotCell` (as_of) |
+//! | I2 | `check_snapshot`, `not_in_index` | `index_oracle`, `gate_faults` |
+//! | I3 | `World::note_published` | `SnapshotCell::publish`; `gate::snapshot` |
+//! | I4 | `check_kept` | `&self` and `Arc` throughout; `index_oracle` |
+//! | I5 | `check_outputs`, `finish` | `pipeline::counters` (the sum); `pipeline_faults` |
+//! | I6 | `check_committed` | `pipeline::ledger`; `pipeline_faults` |
+//! | I7 | `check_bounds` | `pipeline::flow`, `gate::staging`; `pipeline_faults`, `gate::tests` |
+//! | I8 | `check_outputs` | `support::worker`; `pipeline_faults` |
+//! | I9 | no client here | `mock_cluster`, `main_job` |
+//! | I10 | `check_value` | `main_job` (`verify --against`), `support::world` |
+//! | I11 | `hold_snapshot` | `gate::snapshot` |
+//! | I12 | `check_snapshot` | one engine yet: `index_oracle` holds it against a plain list |
+//! | I13 | `check_outputs` | one snapshot is an argument of `pipeline::engine` |
+//! | I14 | `check_snapshot`, `World::start_worker` | `gate::tests`; `run` joins after `Bootstrapped` |
+//! | I15 | `check_value` | `pipeline::engine`, `pipeline::snapshot`; `pipeline::at` |
+//! | I16 | `check_late` | `gate::engine`; `gate::tests` |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence::codec::headers::{self, Flag};
-use ringfence::gate::GateInput;
-use ringfence::gate::{MaxTimestamp, ProofRound};
+use ringfence::gate::{GateInput, MaxTimestamp, ProofRound, Snapshot};
 use ringfence::geometry::Position;
 use ringfence::index::BuildFailure;
 use ringfence::partition::{Offset, RecordPosition};
@@ -22,11 +44,22 @@ use crate::support::worker::Written;
 use crate::support::world::{World, WorldConfig, zones_of};
 use crate::support::zones::{change, rectangle, t};
 
+mod check;
+mod inject;
+
 const START: i64 = 1_700_000_000_000;
-const STEPS: usize = 1_500;
-const ZONE_PARTITIONS: usize = 3;
+const STEPS: usize = 3_000;
+const ZONE_PARTITIONS: usize = 4;
+/// This one of them never has a record.
+const SILENT: usize = 3;
+/// So many more come while it runs.
+const ADDED_MAX: usize = 2;
 const TELEMETRY_PARTITIONS: usize = 2;
-const COMPACTION_LAG: i64 = 12_000;
+/// The short one makes a stalled partition start over, the long one lets it be waited for.
+const COMPACTION_LAGS: [i64; 2] = [12_000, 24_000];
+const LIVE_MAX: usize = 2;
+const HOLD_MAX: usize = 40;
+const IN_FLIGHT_MAX: usize = 30;
 
 /// What is done wrong on purpose, in the world around the core: each must be found.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -47,13 +80,65 @@ struct Tally {
     epochs: u64,
     crashes: usize,
     restarts: usize,
+    start_overs: usize,
+    added: usize,
+    slow: usize,
+    broker_steps: usize,
+    /// A broker's clock went further back than any margin covers.
+    leaps: usize,
+    late_changes: u64,
+    degraded: usize,
+    unsettled: usize,
+    late: usize,
+}
+
+impl Tally {
+    fn add(&mut self, more: &Self) {
+        self.outputs += more.outputs;
+        self.unflagged += more.unflagged;
+        self.epochs += more.epochs;
+        self.crashes += more.crashes;
+        self.restarts += more.restarts;
+        self.start_overs += more.start_overs;
+        self.added += more.added;
+        self.slow += more.slow;
+        self.broker_steps += more.broker_steps;
+        self.leaps += more.leaps;
+        self.late_changes += more.late_changes;
+        self.degraded += more.degraded;
+        self.unsettled += more.unsettled;
+        self.late += more.late;
+    }
+}
+
+/// An answer that a snapshot gave once.
+struct Answer {
+    place: Position,
+    at: EventTime,
+    zones: Vec<String>,
 }
 
 struct Simulation {
     world: World,
     rng: Rng,
     defect: Option<Defect>,
+    /// Whether brokers' clocks leap further than any margin covers: changes are met too late then, and are counted.
+    is_rough: bool,
+    staging_max: usize,
+    compaction_lag: i64,
+    /// Most zone records of one read.
+    read_max: usize,
     rounds: Vec<ProofRound>,
+    /// Rounds that a slow leader answers when it is slow no longer.
+    slow_rounds: Vec<(usize, ProofRound)>,
+    slow_since: Vec<i64>,
+    /// Until then a partition's stamps may lie below earlier ones.
+    stamps_back_until: Vec<i64>,
+    /// Changes that were stamped by a clock that had leapt back.
+    leapt: BTreeSet<RecordPosition>,
+    discover_at: Option<i64>,
+    /// A reader that holds a snapshot for long.
+    reader: Option<(Arc<Snapshot>, Answer)>,
     /// Outputs of the worker that were looked at.
     seen: usize,
     /// The offset that must come next, by partition; a new ownership begins at the committed one.
@@ -62,15 +147,13 @@ struct Simulation {
     /// The first unflagged value of each record: a second one must be the same (I10).
     values: BTreeMap<RecordPosition, Vec<u8>>,
     as_of: Option<EventTime>,
-    last_epoch: u64,
+    low_watermark: Option<EventTime>,
     has_failed_build: bool,
     transactions: u32,
     open: Vec<(u32, usize, Vec<ringfence::zone::StagedChange>)>,
     wall_wrong_until: i64,
     tally: Tally,
     last_action: u64,
-    /// The floor when the last step was checked.
-    floor: EventTime,
 }
 
 type Verdict = Result<(), String>;
@@ -79,15 +162,28 @@ fn expect(holds: bool, what: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(what()) }
 }
 
+fn zones_in(snapshot: &Snapshot, place: Position, at: EventTime) -> Vec<String> {
+    let found = snapshot.index.zones_at(place, at);
+    let ids = found.iter().map(|version| version.zone().id.to_string());
+    ids.collect()
+}
+
 impl Simulation {
     fn new(seed: u64, defect: Option<Defect>) -> Self {
         let mut rng = Rng::new(seed);
         let mut config = WorldConfig::new(START);
         config.zone_partitions = ZONE_PARTITIONS;
         config.telemetry_partitions = TELEMETRY_PARTITIONS;
-        config.compaction_lag = Some(Duration::from_millis(COMPACTION_LAG as u64));
-        config.gate.max_schedule = Duration::from_millis(3_000);
-        config.gate.staging_max = 4 + rng.below(12) as usize;
+        let compaction_lag = COMPACTION_LAGS[usize::from(rng.chance(0.7))];
+        config.compaction_lag = Some(Duration::from_millis(compaction_lag.unsigned_abs()));
+        // A lead of 2.5 s, by a clock that may be 1.5 s behind.
+        config.gate.max_schedule = Duration::from_millis(4_500);
+        let staging_max = 8 + rng.below(24) as usize;
+        config.gate.staging_max = staging_max;
+        config.gate.live_snapshots_max = LIVE_MAX;
+        config.pipeline.limits.hold_max = HOLD_MAX;
+        config.pipeline.limits.in_flight_max = IN_FLIGHT_MAX;
+        let is_rough = defect.is_none() && rng.chance(0.3);
         let mut world = World::new(config);
         for ahead in &mut world.broker_ahead {
             *ahead = rng.between(-60, 60);
@@ -96,173 +192,29 @@ impl Simulation {
             world,
             rng,
             defect,
+            is_rough,
+            staging_max,
+            compaction_lag,
+            read_max: 12,
             rounds: Vec::new(),
+            slow_rounds: Vec::new(),
+            slow_since: vec![i64::MIN; ZONE_PARTITIONS],
+            stamps_back_until: vec![i64::MIN; ZONE_PARTITIONS],
+            leapt: BTreeSet::new(),
+            discover_at: None,
+            reader: None,
             seen: 0,
             next: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             values: BTreeMap::new(),
             as_of: None,
-            last_epoch: 0,
+            low_watermark: None,
             has_failed_build: false,
             transactions: 0,
             open: Vec::new(),
             wall_wrong_until: 0,
             tally: Tally::default(),
             last_action: 0,
-            floor: EventTime::MIN,
-        }
-    }
-
-    /// A position on an odd millionth: never on the border.
-    fn place(&mut self) -> Position {
-        let odd = |rng: &mut Rng| (rng.between(-400_000, 399_999) * 2 + 1) as f64 / 1e6;
-        Position {
-            lon: odd(&mut self.rng),
-            lat: odd(&mut self.rng).abs(),
-        }
-    }
-
-    /// How long a record stays invisible: mostly replication, now and then a dead replica.
-    fn delay(&mut self) -> i64 {
-        // The first record of a partition: an empty log has no largest stamp that could tell of an invisible record.
-        if self.world.now == START {
-            0
-        } else if self.rng.chance(0.004) {
-            self.rng.between(2_000, 9_000)
-        } else {
-            self.rng.between(0, 80)
-        }
-    }
-
-    fn move_border(&mut self) {
-        let border = (self.rng.between(-400_000, 400_000) * 2) as f64 / 1e6;
-        let effective_at = self.world.now + self.rng.between(100, 2_500);
-        let more = format!(r#""effective_at":{effective_at}"#);
-        let left = rectangle("l", -1.0, 0.0, border, 1.0, &more);
-        let right = rectangle("r", border, 0.0, 1.0, 1.0, &more);
-        for (partition, id, zone) in [(0, "l", left), (1, "r", right)] {
-            let delay = self.delay();
-            self.world.write_zone(partition, id, Some(&zone), delay);
-        }
-    }
-
-    /// Any change of one of a few other zones, which overlap the jigsaw.
-    fn write_other(&mut self) {
-        let number = self.rng.below(4);
-        let (partition, id) = (number as usize % ZONE_PARTITIONS, format!("x{number}"));
-        let delay = self.delay();
-        if self.rng.chance(0.2) {
-            return self.world.write_zone(partition, &id, None, delay);
-        }
-        let now = self.world.now;
-        let mut more = Vec::new();
-        if self.rng.chance(0.5) {
-            let at = now + self.rng.between(-1_000, 2_500);
-            more.push(format!(r#""effective_at":{at}"#));
-        }
-        if self.rng.chance(0.3) {
-            let at = now + self.rng.between(-500, 4_000);
-            more.push(format!(r#""expires_at":{at}"#));
-        }
-        let west = self.rng.between(-9, 0) as f64 / 10.0;
-        let zone = rectangle(&id, west, 0.0, west + 0.7, 1.0, &more.join(","));
-        if self.rng.chance(0.15) {
-            self.transactions += 1;
-            let number = self.transactions;
-            let stamp = now + self.world.broker_ahead[partition];
-            let log = &mut self.world.zones[partition];
-            let offset = log.append_in(
-                number,
-                stamp,
-                now + delay,
-                Some(id.as_bytes()),
-                Some(zone.as_bytes()),
-            );
-            let change = change(partition as i32, offset, stamp, &id, Some(&zone));
-            self.open.push((number, partition, vec![change]));
-        } else {
-            self.world.write_zone(partition, &id, Some(&zone), delay);
-        }
-    }
-
-    fn end_transaction(&mut self) {
-        if self.open.is_empty() {
-            return;
-        }
-        let pick = self.rng.below(self.open.len() as u64) as usize;
-        let (number, partition, changes) = self.open.swap_remove(pick);
-        let is_committed = self.rng.chance(0.7);
-        let readable_at = self.world.now + self.rng.between(0, 50);
-        self.world.zones[partition].end_transaction(number, is_committed, readable_at);
-        if is_committed {
-            self.world.truth.changes.extend(changes);
-        }
-    }
-
-    fn write_events(&mut self) {
-        for _ in 0..self.rng.below(4) {
-            let place = self.place();
-            let partition = self.rng.below(TELEMETRY_PARTITIONS as u64) as usize;
-            let age = if self.rng.chance(0.1) {
-                self.rng.between(-400, 4_000)
-            } else {
-                self.rng.between(0, 300)
-            };
-            let time = self.world.now - age;
-            self.world
-                .write_event(partition, time, place.lon, place.lat);
-        }
-    }
-
-    fn step_clock(&mut self) {
-        // Not for longer than a minute: then a step forward is believed, as it must be.
-        if self.world.now < self.wall_wrong_until {
-            return;
-        }
-        self.world.wall_ahead = self.rng.between(-60, 60);
-        if self.rng.chance(0.02) {
-            let hours = [-7_200_000, 7_200_000, 3_600_000, -500][self.rng.below(4) as usize];
-            self.world.wall_ahead = hours;
-            self.wall_wrong_until = self.world.now + self.rng.between(200, 8_000);
-        }
-    }
-
-    fn ask(&mut self) {
-        // As the edge: a broker has one round open at a time.
-        if !self.rounds.is_empty() {
-            return;
-        }
-        let mut round = self.world.ask();
-        if self.defect == Some(Defect::PromotedTooEarly) {
-            for (_, answer) in &mut round.answers {
-                answer.max_timestamp = MaxTimestamp::Unsupported;
-            }
-        }
-        // A broker that does not answer this time.
-        if self.rng.chance(0.1) {
-            let silent = self.rng.below(ZONE_PARTITIONS as u64) as usize;
-            round.answers.remove(silent);
-        }
-        self.rounds.push(round);
-    }
-
-    fn build(&mut self) {
-        let Some(build) = self.world.builds.front() else {
-            return;
-        };
-        // Not three times in a row: the third would refuse a change that the truth has.
-        if !self.has_failed_build && self.rng.chance(0.1) {
-            let number = build.number;
-            self.has_failed_build = true;
-            self.world.builds.pop_front();
-            let failure = BuildFailure {
-                zone: None,
-                detail: "as the simulation wants it".into(),
-            };
-            self.world.tell(GateInput::Built(number, Err(failure)));
-        } else {
-            self.has_failed_build = false;
-            self.world.build_one();
         }
     }
 
@@ -270,7 +222,7 @@ impl Simulation {
         let Some(worker) = &mut self.world.worker else {
             return;
         };
-        while !worker.unacked.is_empty() && self.rng.chance(0.8) {
+        while !worker.unacked.is_empty() && self.rng.chance(0.95) {
             let pick = self.rng.below(worker.unacked.len() as u64) as usize;
             let token = worker.unacked[pick];
             let source = worker.written.iter().rev().find(|out| out.token == token);
@@ -292,18 +244,6 @@ impl Simulation {
             *offset += 1;
         }
         self.check_committed(&committed)
-    }
-
-    fn check_committed(&self, committed: &BTreeMap<i32, i64>) -> Verdict {
-        for (partition, end) in committed {
-            for offset in 0..*end {
-                let position = RecordPosition::new(*partition, offset);
-                expect(self.acknowledged.contains(&position), || {
-                    format!("I6: {partition} is committed to {end}, {offset} is not acknowledged")
-                })?;
-            }
-        }
-        Ok(())
     }
 
     fn join(&mut self, partitions: &[i32]) {
@@ -339,52 +279,52 @@ impl Simulation {
 
     fn act(&mut self) -> Verdict {
         self.step_clock();
-        let action = self.rng.below(100);
+        self.discover();
+        self.answer_slow();
+        let action = self.rng.below(1_000);
         self.last_action = action;
         match action {
-            0..4 => self.move_border(),
-            4..14 => self.write_other(),
-            14..18 => self.end_transaction(),
-            18..40 => {
-                let partition = self.rng.below(ZONE_PARTITIONS as u64) as usize;
-                let max = self.rng.between(1, 6) as usize;
+            0..25 => self.move_border(),
+            25..85 => self.write_other(),
+            85..125 => self.end_transaction(),
+            125..400 => {
+                let partition = self.rng.below(self.world.zones.len() as u64) as usize;
+                let max = self.rng.between(1, self.read_max as i64) as usize;
                 self.world.read_zones(partition, max);
             }
-            40..52 => self.ask(),
-            52..66 if !self.rounds.is_empty() => {
+            400..520 => self.ask(),
+            520..660 if !self.rounds.is_empty() => {
                 let round = self.rounds.remove(0);
                 self.world.answer(round);
             }
-            66..74 => self.build(),
-            74..82 => self.acknowledge(),
-            82..87 => self.commit()?,
-            87 => self.rebalance()?,
-            88 => {
-                let before = self.world.now - COMPACTION_LAG;
+            660..770 => self.build(),
+            770..820 => self.acknowledge(),
+            820..870 => self.commit()?,
+            870..880 => self.rebalance()?,
+            880..890 => {
+                let before = self.world.now - self.compaction_lag;
                 let now = self.world.now;
                 for log in &mut self.world.zones {
                     log.compact(before + log_clock_slack(), i64::MIN, now);
                 }
             }
-            89 if self.world.worker.is_some() && self.rng.chance(0.3) => {
-                self.check_outputs()?;
+            890..893 if self.world.worker.is_some() => {
                 self.tally.crashes += 1;
                 self.world.crash();
             }
-            90 if self.world.now >= self.wall_wrong_until && self.rng.chance(0.3) => {
-                self.check_outputs()?;
-                self.tally.restarts += 1;
-                self.world.wall_ahead = 0;
-                self.rounds.clear();
-                self.world.restart();
-                (self.as_of, self.last_epoch) = (None, 0);
-            }
+            900..903 if self.world.now >= self.wall_wrong_until => self.restart(),
+            910..920 => self.step_broker_clock(),
+            920..923 => self.slow_leader(),
+            930..932 => self.new_partition(),
+            940..950 => self.hold_snapshot()?,
             _ => self.write_events(),
         }
         if self.world.worker.is_some() {
             let partition = self.rng.below(TELEMETRY_PARTITIONS as u64) as i32;
             self.world.work(partition, 5);
             self.world.turn();
+            // While the snapshot that they were matched with is the current one.
+            self.check_outputs()?;
         } else if self.world.bootstrapped && self.rng.chance(0.2) {
             self.join(&[0, 1]);
         }
@@ -393,163 +333,70 @@ impl Simulation {
         self.check()
     }
 
-    fn check(&mut self) -> Verdict {
-        expect(self.world.stopped.is_none(), || {
-            format!("stopped: {:?}", self.world.stopped)
-        })?;
+    fn restart(&mut self) {
+        self.tally.restarts += 1;
+        self.count_process();
+        self.world.wall_ahead = 0;
+        self.rounds.clear();
+        self.slow_rounds.clear();
+        self.reader = None;
+        self.discover_at = None;
+        self.world.restart();
+        (self.as_of, self.low_watermark) = (None, None);
+    }
+
+    /// What a process counted goes with it.
+    fn count_process(&mut self) {
+        let counters = self.world.gate.status().counters;
+        self.tally.late_changes += counters.violations;
+        self.tally.start_overs += counters.starts_over as usize;
+    }
+
+    /// All faults stop: soon everything is written, acknowledged and committed, and the gate is up to date (FI6).
+    fn finish(&mut self) -> Verdict {
+        self.world.wall_ahead = 0;
+        self.world.broker_ahead.fill(0);
+        self.world.slow_until.fill(i64::MIN);
+        (self.reader, self.read_max) = (None, 10_000);
+        while !self.open.is_empty() {
+            self.end_transaction();
+        }
+        self.answer_slow();
+        self.world.discover_partitions();
+        // T that was wrong by hours is believed again after a minute; a stalled record needs nine seconds.
+        for _ in 0..1_600 {
+            if self.world.worker.is_none() && self.world.bootstrapped {
+                self.join(&[0, 1]);
+            }
+            self.world.round(50);
+            // A round of the world acknowledges whatever is in flight.
+            let written = self.world.worker.iter().flat_map(|worker| &worker.written);
+            self.acknowledged.extend(written.map(|out| out.source));
+            self.check_outputs()?;
+            self.check()?;
+            if self.is_done() {
+                self.commit()?;
+                self.count_process();
+                return Ok(());
+            }
+        }
+        Err(format!(
+            "FI6: not done 80 s after the last fault: {:?}",
+            self.world.gate.status()
+        ))
+    }
+
+    fn is_done(&self) -> bool {
+        let is_written = |partition: usize| {
+            let end = self.world.telemetry[partition].log_end(self.world.now);
+            self.next.get(&(partition as i32)) == Some(&end)
+        };
         let status = self.world.gate.status();
-        expect(status.staged <= 64, || {
-            format!("I7: {} staged", status.staged)
-        })?;
-        expect(
-            status.counters.violations as usize >= self.world.late_changes.len().min(1),
-            || "I16: a late change is not counted".to_owned(),
-        )?;
-        expect(self.world.late_changes.is_empty(), || {
-            format!("a change came too late: {:?}", self.world.late_changes)
-        })?;
-        self.check_snapshot()?;
-        self.check_outputs()?;
-        self.floor = self.current_floor();
-        Ok(())
-    }
-
-    fn current_floor(&self) -> EventTime {
-        self.world
-            .snapshot()
-            .map_or(EventTime::MIN, |snapshot| snapshot.floor)
-    }
-
-    fn check_snapshot(&mut self) -> Verdict {
-        let Some(snapshot) = self.world.snapshot() else {
-            return expect(self.world.worker.is_none(), || {
-                "I14: telemetry too early".to_owned()
-            });
-        };
-        expect(self.as_of <= Some(snapshot.as_of), || {
-            "I1: as_of went back".to_owned()
-        })?;
-        let epoch = snapshot.epoch.0;
-        expect(epoch - self.last_epoch <= 8, || {
-            format!("I3: epoch {epoch}")
-        })?;
-        (self.as_of, self.last_epoch) = (Some(snapshot.as_of), epoch);
-        self.tally.epochs = self.tally.epochs.max(epoch);
-        if snapshot.floor > snapshot.as_of {
-            return Ok(());
-        }
-        let (floor, as_of) = (snapshot.floor.millis(), snapshot.as_of.millis());
-        for _ in 0..3 {
-            let recent = self.rng.between(floor.max(as_of - 200), as_of);
-            let any = self.rng.between(floor, as_of);
-            for at in [recent, any, as_of] {
-                let place = self.place();
-                let found = snapshot.index.zones_at(place, t(at));
-                let found: Vec<_> = found.iter().map(|found| found.zone().id.clone()).collect();
-                let truth = self.world.truth.at(place, t(at));
-                let truth: Vec<_> = truth.iter().map(|zone| zone.id.clone()).collect();
-                expect(found == truth, || {
-                    format!(
-                        "I2 at {} (floor {}, as_of {}): {found:?}, not {truth:?}",
-                        at - START,
-                        floor - START,
-                        as_of - START
-                    )
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The worker's new outputs, with the planted defect done to them.
-    fn new_outputs(&mut self) -> Vec<Written> {
-        let Some(worker) = &self.world.worker else {
-            return Vec::new();
-        };
-        let mut outputs = worker.written[self.seen..].to_vec();
-        self.seen = worker.written.len();
-        if self.seen < 20 || outputs.is_empty() {
-            return outputs;
-        }
-        match self.defect {
-            Some(Defect::Lost) => drop(outputs.remove(0)),
-            Some(Defect::Doubled) => outputs.insert(0, outputs[0].clone()),
-            Some(Defect::Swapped) => {
-                for at in 1..outputs.len() {
-                    if outputs[at].source.partition == outputs[at - 1].source.partition {
-                        outputs.swap(at - 1, at);
-                        break;
-                    }
-                }
-            }
-            Some(Defect::WrongZone) => {
-                let text = outputs[0]
-                    .text()
-                    .replace(r#""l""#, r#""m""#)
-                    .replace(r#""r""#, r#""l""#);
-                outputs[0].value = Some(text.into_bytes());
-            }
-            _ => {}
-        }
-        outputs
-    }
-
-    fn check_outputs(&mut self) -> Verdict {
-        for out in self.new_outputs() {
-            let RecordPosition { partition, offset } = out.source;
-            let next = self.next.entry(partition.0).or_default();
-            expect(offset == Offset(*next), || {
-                format!(
-                    "I5, I8: output of {} after that of {next} was due",
-                    out.source
-                )
-            })?;
-            *next = offset.next().0;
-            self.tally.outputs += 1;
-            self.check_value(&out)?;
-        }
-        Ok(())
-    }
-
-    fn check_value(&mut self, out: &Written) -> Verdict {
-        let flags = out.flags();
-        // The floor of a compacted topic may lie above as_of: no answer is promised there.
-        let at: i64 = out.header(headers::AT).expect("enriched").parse().unwrap();
-        if t(at) < self.floor.max(self.current_floor()) {
-            let is_said =
-                flags.has(Flag::Late) || flags.has(Flag::Unsettled) || flags.has(Flag::Degraded);
-            return expect(is_said, || format!("I10: {} below the floor", out.source));
-        }
-        let value: serde_json::Value = serde_json::from_str(out.text()).unwrap();
-        let place = Position {
-            lon: value["lon"].as_f64().unwrap(),
-            lat: value["lat"].as_f64().unwrap(),
-        };
-        let zones = zones_of(out);
-        let truth = self.world.expected_zones(place, out);
-        expect(zones == truth, || {
-            format!(
-                "I10: {} at {:?}: {zones:?}, not {truth:?}",
-                out.source, out.headers
-            )
-        })?;
-        let halves = zones.iter().filter(|id| *id == "l" || *id == "r").count();
-        // The first two are in force by then.
-        expect(halves == 1 || at < START + 2_500, || {
-            format!("the jigsaw: {} in {zones:?}", out.source)
-        })?;
-        if flags.is_empty() {
-            self.tally.unflagged += 1;
-            let value = out.value.clone().unwrap_or_default();
-            let first = self
-                .values
-                .entry(out.source)
-                .or_insert_with(|| value.clone());
-            expect(*first == value, || {
-                format!("I10: {} has two values", out.source)
-            })?;
-        }
-        Ok(())
+        let behind = status.settle_margin.as_millis() as i64 + 1_000;
+        let is_fresh = |as_of: EventTime| as_of.millis() > self.world.now - behind;
+        (0..TELEMETRY_PARTITIONS).all(is_written)
+            && self.as_of.is_some_and(is_fresh)
+            && !status.starting_over
     }
 }
 
@@ -581,6 +428,8 @@ fn run(seed: u64, defect: Option<Defect>) -> Result<Tally, String> {
         }
         verdict.map_err(|wrong| format!("seed {seed} step {step}: {wrong}"))?;
     }
+    let verdict = simulation.finish();
+    verdict.map_err(|wrong| format!("seed {seed} at the end: {wrong}"))?;
     Ok(simulation.tally)
 }
 
@@ -601,19 +450,31 @@ fn core_keeps_its_invariants_and_the_jigsaw_under_every_seed() {
     for seed in seeds() {
         println!("seed {seed}");
         let tally = run(seed, None).unwrap_or_else(|wrong| panic!("{wrong}"));
-        total.outputs += tally.outputs;
-        total.unflagged += tally.unflagged;
-        total.epochs += tally.epochs;
-        total.crashes += tally.crashes;
-        total.restarts += tally.restarts;
+        total.add(&tally);
     }
     println!("{total:?}");
-    // A simulation in which nothing happens proves nothing.
-    assert!(total.outputs > 1_000 && total.unflagged > 500, "{total:?}");
-    assert!(
-        total.epochs > 100 && total.crashes > 3 && total.restarts > 3,
-        "{total:?}"
-    );
+    if std::env::var_os("RINGFENCE_SEED").is_some() {
+        return;
+    }
+    // A simulation in which nothing happens proves nothing. What is not unflagged is so for a fault that was injected: more
+    // would mean fewer faults.
+    assert!(total.outputs > 8_000, "{total:?}");
+    assert!(total.unflagged * 2 > total.outputs, "{total:?}");
+    for happened in [
+        total.epochs as usize / 10,
+        total.crashes,
+        total.restarts,
+        total.start_overs,
+        total.added,
+        total.slow,
+        total.broker_steps,
+        total.leaps,
+        total.late_changes as usize,
+        total.degraded,
+        total.unsettled,
+    ] {
+        assert!(happened > 3, "{total:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Rules that no compiler keeps: the arrows between the layers, words that are reserved, how long files and functions
 //! may be, and that the README's tables are those of the code. Each failure names the file and what to do instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -454,6 +454,33 @@ fn no_registry_or_secret_stands_in_the_scripts() {
         ] {
             assert!(!text.contains(word), "{name} names `{word}`");
         }
+    }
+}
+
+#[test]
+fn every_invariant_is_cited_by_number_in_code_and_in_tests() {
+    let mut files = Vec::new();
+    rust_files(&root().join("tests/it"), &mut files);
+    let tests: String = files
+        .iter()
+        .filter(|path| !path.ends_with("tidy.rs"))
+        .map(|path| fs::read_to_string(path).expect("UTF-8"))
+        .collect();
+    let code: String = sources()
+        .into_iter()
+        .filter(|source| source.path != Path::new("lib.rs"))
+        .map(|source| source.text)
+        .collect();
+    let words = |text: &str| -> BTreeSet<String> {
+        text.split(|c: char| !c.is_ascii_alphanumeric())
+            .map(str::to_owned)
+            .collect()
+    };
+    let (in_tests, in_code) = (words(&tests), words(&code));
+    for number in 1..=16 {
+        let name = format!("I{number}");
+        assert!(in_code.contains(&name), "{name} is nowhere in src");
+        assert!(in_tests.contains(&name), "{name} is nowhere in tests/it");
     }
 }
 

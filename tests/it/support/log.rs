@@ -126,6 +126,16 @@ impl PartitionLog {
         self.entries.push(Entry::Marker { offset });
     }
 
+    /// The offset of the next record, written or not.
+    pub(crate) fn next_offset(&self) -> i64 {
+        self.next
+    }
+
+    /// Whether the record is there still: compaction may have taken it.
+    pub(crate) fn has(&self, offset: i64) -> bool {
+        self.entries.iter().any(|entry| entry.offset() == offset)
+    }
+
     /// The end offset as a `read_uncommitted` client is told.
     pub(crate) fn log_end(&self, now: i64) -> i64 {
         let hidden = self.readable_at.iter().find(|(_, at)| **at > now);

@@ -4,7 +4,8 @@
 //! Time is true time in milliseconds; each zone partition's broker and our own host may have clocks that differ from it.
 //! [`World::truth`] remembers every change ever written, whatever compaction takes away: the oracle.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringfence::codec::headers;
@@ -64,6 +65,20 @@ pub(crate) struct World {
     pub(crate) gate: Gate,
     guard: ClockGuard,
     zone_positions: Vec<i64>,
+    /// Partitions that the gate knows of.
+    known_partitions: usize,
+    /// Partitions that the published index was read from.
+    pub(crate) served_partitions: usize,
+    /// Until then a partition's leader neither gives records nor answers.
+    pub(crate) slow_until: Vec<i64>,
+    /// Up to where each partition was read by this process, whatever it reads again.
+    met: Vec<i64>,
+    /// Changes that were stamped at or below as_of when this process met them first: what I16 must count.
+    pub(crate) met_late: u64,
+    building: BTreeMap<u64, Vec<RecordPosition>>,
+    built: BTreeSet<RecordPosition>,
+    /// The changes that the published index was built from.
+    pub(crate) in_index: BTreeSet<RecordPosition>,
     pub(crate) zones_paused: bool,
     /// Builds that wait to be run.
     pub(crate) builds: VecDeque<BuildRequest>,
@@ -74,6 +89,8 @@ pub(crate) struct World {
     pub(crate) stopped: Option<StopReason>,
     pub(crate) start_overs: usize,
     pub(crate) late_changes: Vec<RecordPosition>,
+    /// Those of them that stood in a partition which the published index was not read from.
+    pub(crate) late_in_new: Vec<RecordPosition>,
     pub(crate) rejected: Vec<(RecordPosition, Rejection)>,
     pub(crate) worker: Option<Worker<Snapshot>>,
     /// The group's offsets: they outlive a crash.
@@ -104,6 +121,14 @@ impl World {
             gate: Gate::new(config.gate.clone(), topic, now),
             guard: ClockGuard::new(now.wall, now.mono),
             zone_positions: vec![0; config.zone_partitions],
+            known_partitions: config.zone_partitions,
+            served_partitions: config.zone_partitions,
+            slow_until: vec![i64::MIN; config.zone_partitions],
+            met: vec![0; config.zone_partitions],
+            met_late: 0,
+            building: BTreeMap::new(),
+            built: BTreeSet::new(),
+            in_index: BTreeSet::new(),
             zones_paused: false,
             builds: VecDeque::new(),
             cell: SnapshotCell::default(),
@@ -113,6 +138,7 @@ impl World {
             stopped: None,
             start_overs: 0,
             late_changes: Vec::new(),
+            late_in_new: Vec::new(),
             rejected: Vec::new(),
             worker: None,
             committed: BTreeMap::new(),
@@ -135,6 +161,10 @@ impl World {
 
     pub(crate) fn advance(&mut self, millis: i64) {
         self.now += millis;
+        // As the promoter does every 10 ms: a reader may have left.
+        self.retired.reclaim();
+        let live = self.live.count();
+        self.tell(GateInput::LiveSnapshots(live));
         self.tell(GateInput::Tick);
     }
 
@@ -167,7 +197,8 @@ impl World {
 
     /// The zones reader takes at most `max` records of a partition.
     pub(crate) fn read_zones(&mut self, partition: usize, max: usize) {
-        if self.zones_paused || self.stopped.is_some() {
+        let is_known = partition < self.known_partitions;
+        if self.zones_paused || self.stopped.is_some() || !is_known || self.is_slow(partition) {
             return;
         }
         let from = self.zone_positions[partition];
@@ -176,6 +207,11 @@ impl World {
         let id = PartitionId(partition as i32);
         self.zone_positions[partition] = read.next_offset;
         for record in read.records {
+            if record.offset >= self.met[partition] {
+                self.met[partition] = record.offset + 1;
+                let as_of = self.cell.load().map(|snapshot| snapshot.as_of);
+                self.met_late += u64::from(as_of.is_some_and(|as_of| t(record.stamp) <= as_of));
+            }
             let (key, value) = (record.key.as_deref(), record.value.as_deref());
             let outcome = zone_change::decode(key, value, &rules);
             let input = ZoneRecord {
@@ -205,6 +241,10 @@ impl World {
         }
     }
 
+    pub(crate) fn is_slow(&self, partition: usize) -> bool {
+        self.now < self.slow_until[partition]
+    }
+
     /// Asks all zone partitions for their ends, now; to be answered then or later with [`Self::answer`].
     pub(crate) fn ask(&mut self) -> ProofRound {
         let asked_at = self.clocks().wall;
@@ -218,7 +258,7 @@ impl World {
                     MaxTimestamp::At(Offset(offset))
                 }),
         };
-        let ids = partitions(self.zones.len());
+        let ids = partitions(self.known_partitions);
         ProofRound {
             asked_at,
             answers: ids.into_iter().zip(self.zones.iter().map(answer)).collect(),
@@ -232,7 +272,13 @@ impl World {
     /// Runs the build that has waited longest.
     pub(crate) fn build_one(&mut self) {
         if let Some(build) = self.builds.pop_front() {
-            self.tell(GateInput::Built(build.number, build.run()));
+            let result = build.run();
+            if result.is_ok() {
+                // One from before a start over is nobody's any more.
+                let positions = self.building.remove(&build.number).unwrap_or_default();
+                self.built.extend(positions);
+            }
+            self.tell(GateInput::Built(build.number, result));
         }
     }
 
@@ -244,9 +290,17 @@ impl World {
         let mut published = false;
         for effect in effects {
             match effect {
-                GateEffect::Build(build) => self.builds.push_back(build),
+                GateEffect::Build(build) => {
+                    let positions = build.changes().iter().map(|change| change.position);
+                    self.building.insert(build.number, positions.collect());
+                    self.builds.push_back(build);
+                }
                 GateEffect::Publish(snapshot) => {
+                    self.note_published(&snapshot);
                     self.live.published(&snapshot);
+                    // Here, where a reader, the one before and the new one meet.
+                    let (live, most) = (self.live.count(), self.config.gate.live_snapshots_max);
+                    assert!(live <= most, "I7: {live} indexes live, at most {most}");
                     if let Some(before) = self.cell.publish(snapshot) {
                         self.retired.retire(before);
                     }
@@ -264,12 +318,19 @@ impl World {
                 GateEffect::Bootstrapped => self.bootstrapped = true,
                 GateEffect::StartOver(again) => {
                     self.start_overs += 1;
+                    self.building.clear();
+                    self.built.clear();
                     for partition in again {
                         self.zone_positions[partition.0 as usize] = 0;
                     }
                 }
                 GateEffect::Stop(reason) => self.stopped = Some(reason),
-                GateEffect::LateChange { position, .. } => self.late_changes.push(position),
+                GateEffect::LateChange { position, .. } => {
+                    self.late_changes.push(position);
+                    if position.partition.0 as usize >= self.served_partitions {
+                        self.late_in_new.push(position);
+                    }
+                }
             }
         }
         if published {
@@ -277,6 +338,31 @@ impl World {
             let live = self.live.count();
             self.tell(GateInput::LiveSnapshots(live));
         }
+    }
+
+    fn note_published(&mut self, snapshot: &Snapshot) {
+        let before = self.cell.load();
+        let (epoch, is_new) = match &before {
+            Some(before) => (before.epoch.0, !Arc::ptr_eq(&before.index, &snapshot.index)),
+            None => (0, true),
+        };
+        assert_eq!(snapshot.epoch.0, epoch + u64::from(is_new), "I3");
+        if is_new {
+            self.in_index = self.built.clone();
+        }
+        if !self.gate.status().starting_over {
+            self.served_partitions = self.known_partitions;
+        }
+    }
+
+    /// What a reader holds for the length of its batch.
+    pub(crate) fn reader(&self) -> Option<Arc<Snapshot>> {
+        self.cell.load()
+    }
+
+    /// Published indexes in memory.
+    pub(crate) fn live_indexes(&mut self) -> usize {
+        self.live.count()
     }
 
     pub(crate) fn snapshot(&self) -> Option<Snapshot> {
@@ -358,9 +444,22 @@ impl World {
 
     /// The zones topic gets one more partition, and the gate hears of it.
     pub(crate) fn add_zone_partition(&mut self) {
+        self.create_zone_partition();
+        self.discover_partitions();
+    }
+
+    /// The zones topic gets one more partition, of which the gate does not know yet.
+    pub(crate) fn create_zone_partition(&mut self) {
         self.zones.push(PartitionLog::default());
         self.broker_ahead.push(0);
         self.zone_positions.push(0);
+        self.slow_until.push(i64::MIN);
+        self.met.push(0);
+    }
+
+    /// The gate hears of all partitions.
+    pub(crate) fn discover_partitions(&mut self) {
+        self.known_partitions = self.zones.len();
         self.tell(GateInput::Partitions(partitions(self.zones.len())));
     }
 
@@ -382,6 +481,13 @@ impl World {
         self.gate = Gate::new(self.config.gate.clone(), topic, now);
         self.guard = ClockGuard::new(now.wall, now.mono);
         self.zone_positions.fill(0);
+        self.known_partitions = self.zones.len();
+        self.served_partitions = self.zones.len();
+        self.met.fill(0);
+        self.met_late = 0;
+        self.building.clear();
+        self.built.clear();
+        self.in_index.clear();
         self.zones_paused = false;
         self.builds.clear();
         self.cell = SnapshotCell::default();
@@ -430,10 +536,20 @@ impl World {
 
     /// The ids that the truth has for an output, as its value shows them.
     pub(crate) fn expected_zones(&self, position: Position, out: &Written) -> Vec<String> {
+        self.expected_zones_without(&[], position, out)
+    }
+
+    /// The same, had these records not been written.
+    pub(crate) fn expected_zones_without(
+        &self,
+        without: &[RecordPosition],
+        position: Position,
+        out: &Written,
+    ) -> Vec<String> {
         let at = out.header(headers::AT).expect("an enriched record");
         let at = EventTime::clamped(at.parse().unwrap());
         self.truth
-            .at(position, at)
+            .at_without(without, position, at)
             .iter()
             .map(|zone| zone.id.to_string())
             .collect()

@@ -79,8 +79,21 @@ impl PlainZones {
 
     /// zones(t) that cover the position, by id.
     pub(crate) fn at(&self, position: Position, at: EventTime) -> Vec<Arc<Zone>> {
+        self.at_without(&[], position, at)
+    }
+
+    /// The same, had these records not been written.
+    pub(crate) fn at_without(
+        &self,
+        without: &[RecordPosition],
+        position: Position,
+        at: EventTime,
+    ) -> Vec<Arc<Zone>> {
         let mut ruling: BTreeMap<&ZoneId, &StagedChange> = BTreeMap::new();
-        for change in self.changes.iter().filter(|change| change.valid_from <= at) {
+        for change in &self.changes {
+            if change.valid_from > at || without.contains(&change.position) {
+                continue;
+            }
             let known = ruling.entry(&change.zone_id).or_insert(change);
             if change.order().is_after(&known.order()) {
                 *known = change;
