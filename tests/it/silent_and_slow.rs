@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::support::daemon::{Daemon, eventually};
 use crate::support::kafka::Cluster;
 use crate::support::stage::Stage;
+use crate::support::zones::rectangle;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -137,4 +138,91 @@ fn fs_18_a_frozen_leader_of_zone_partitions_holds_the_gate_and_is_named_until_it
         unsettled < summary["events"].as_u64().expect("a count") / 2,
         "{report:#}"
     );
+}
+
+/// The telemetry partitions that a process owns.
+fn owned(daemon: &Daemon) -> Option<BTreeSet<i32>> {
+    let status = daemon.status()?;
+    let mut owned = BTreeSet::new();
+    for worker in status["workers"].as_array()? {
+        for partition in worker["partitions"].as_array()? {
+            owned.insert(i32::try_from(partition["partition"].as_i64()?).ok()?);
+        }
+    }
+    Some(owned)
+}
+
+/// Its new owner has nothing committed to begin at, and cannot ask where its log begins: it goes on with the others.
+#[test]
+fn a_telemetry_partition_without_a_leader_keeps_no_process_from_the_others() {
+    const PARTITIONS: i32 = 4;
+    let Some(cluster) = Cluster::start(2) else {
+        return;
+    };
+    let stage = Stage::on(cluster.address(), "leaderless", "");
+    let zones = [("message.timestamp.type", "LogAppendTime")];
+    stage.create("telemetry", PARTITIONS, &[]);
+    stage.create_replicated("zones", 1, 2, &zones);
+    stage.create_replicated("enriched", PARTITIONS, 2, &[]);
+    stage.create_replicated("dead", 1, 2, &[]);
+    let zone = rectangle("a", 0.0, 0.0, 1.0, 1.0, "");
+    stage.write("zones", [(None, "a".to_owned(), zone)]);
+    let telemetry = stage.topic("telemetry");
+    let leaders = stage
+        .admin
+        .existing(&telemetry)
+        .expect("a topic")
+        .partitions;
+    let led_by = |node: i32| {
+        let led = leaders
+            .iter()
+            .filter(move |(_, leader)| *leader == Some(node));
+        led.map(|(id, _)| id.0).collect::<BTreeSet<i32>>()
+    };
+    let (awake, frozen) = (led_by(1), led_by(2));
+    assert!(!awake.is_empty() && !frozen.is_empty(), "{leaders:?}");
+    let mut daemons = ["one", "two"].map(|name| stage.daemon(name));
+    daemons.iter_mut().for_each(Daemon::wait_ready);
+    let shares = eventually("both own some", LIMIT, || {
+        let shares = [owned(&daemons[0])?, owned(&daemons[1])?];
+        let all = shares.iter().map(BTreeSet::len).sum::<usize>();
+        (all == PARTITIONS as usize && shares.iter().all(|share| !share.is_empty()))
+            .then_some(shares)
+    });
+
+    cluster.signal(2, "STOP");
+    eventually("the frozen broker is given up", LIMIT, || {
+        let now = stage.admin.existing(&telemetry).ok()?.partitions;
+        now.iter()
+            .all(|(id, leader)| frozen.contains(&id.0) == leader.is_none())
+            .then_some(())
+    });
+    let gone = usize::from(shares[0].is_disjoint(&frozen));
+    daemons[gone].signal("KILL");
+    let stays = &mut daemons[1 - gone];
+    eventually("the other owns all", LIMIT, || {
+        (owned(stays)?.len() == PARTITIONS as usize).then_some(())
+    });
+    let events = |partitions: &BTreeSet<i32>| {
+        let now = ringfence::clock::Clock::wall().millis();
+        let value = format!(r#"{{"id":"v","ts":{now},"lat":0.5,"lon":0.5}}"#);
+        let each = partitions
+            .iter()
+            .flat_map(|id| std::iter::repeat_n(*id, 50));
+        let events = each.map(|id| (Some(id), "v".to_owned(), value.clone()));
+        stage.write("telemetry", events);
+    };
+    events(&awake);
+    eventually("what can be read is enriched", LIMIT, || {
+        (stays.metric("ringfence_records_enriched_total", "")? >= 50.0 * awake.len() as f64)
+            .then_some(())
+    });
+
+    cluster.signal(2, "CONT");
+    events(&frozen);
+    stage.wait_committed(stage.group(), LIMIT);
+    stays.stop();
+    let report = stage.verify(&[]);
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(report["judged"], 50 * PARTITIONS, "{report:#}");
 }

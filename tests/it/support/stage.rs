@@ -89,8 +89,19 @@ impl Stage {
         format!("{}.{suffix}", self.name)
     }
 
-    /// Makes a topic as a test needs it.
+    /// Makes a topic as a test needs it, without replicas.
     pub(crate) fn create(&self, suffix: &str, partitions: i32, properties: &[(&str, &str)]) {
+        self.create_replicated(suffix, partitions, 1, properties);
+    }
+
+    /// Makes a topic with replicas.
+    pub(crate) fn create_replicated(
+        &self,
+        suffix: &str,
+        partitions: i32,
+        replication: i32,
+        properties: &[(&str, &str)],
+    ) {
         let name = self.topic(suffix);
         let properties = properties
             .iter()
@@ -99,7 +110,7 @@ impl Stage {
         let spec = TopicSpec {
             name: name.clone(),
             partitions,
-            replication: Some(1),
+            replication: Some(replication),
             properties,
         };
         self.admin
