@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn fs01_fs02_an_assigned_partition_gets_our_own_pause_state() {
+    fn fs_01_fs_02_an_assigned_partition_gets_our_own_pause_state() {
         let mut world = World::new();
         world.ask(&[0, 0], 50);
         world.wait(Duration::from_secs(2));

@@ -64,7 +64,7 @@ fn stall(worker: &mut Worker<PlainZones>, partition: i32) {
 }
 
 #[test]
-fn fs01_pause_state_is_our_own_after_a_partition_comes_back() {
+fn fs_01_pause_state_is_our_own_after_a_partition_comes_back() {
     let mut worker = tight(4, 100, &[0, 1]);
     stall(&mut worker, 0);
     assert!(worker.client_paused.contains(&PartitionId(1)));
@@ -91,7 +91,7 @@ fn fs01_pause_state_is_our_own_after_a_partition_comes_back() {
 }
 
 #[test]
-fn fs02_a_partition_assigned_during_a_stall_is_paused_before_its_first_record() {
+fn fs_02_a_partition_assigned_during_a_stall_is_paused_before_its_first_record() {
     let mut worker = tight(4, 100, &[0]);
     stall(&mut worker, 0);
     worker.assign(&[1]);
@@ -107,7 +107,7 @@ fn fs02_a_partition_assigned_during_a_stall_is_paused_before_its_first_record() 
 }
 
 #[test]
-fn fs03_nothing_is_paused_or_resumed_that_is_not_owned() {
+fn fs_03_nothing_is_paused_or_resumed_that_is_not_owned() {
     let mut worker = tight(4, 100, &[0, 1]);
     stall(&mut worker, 0);
     worker.revoke(&[0]);
@@ -121,7 +121,7 @@ fn fs03_nothing_is_paused_or_resumed_that_is_not_owned() {
 }
 
 #[test]
-fn fs07_an_ack_after_the_revoke_is_stale_and_commits_nothing() {
+fn fs_07_an_ack_after_the_revoke_is_stale_and_commits_nothing() {
     let mut worker = worker(&[0]);
     worker.read(0, &settled());
     let late = worker.unacked[0];
@@ -133,7 +133,7 @@ fn fs07_an_ack_after_the_revoke_is_stale_and_commits_nothing() {
 }
 
 #[test]
-fn fs08_an_old_ack_or_a_late_revoke_cannot_touch_the_new_ownership() {
+fn fs_08_an_old_ack_or_a_late_revoke_cannot_touch_the_new_ownership() {
     let mut worker = worker(&[0]);
     worker.read(0, &settled());
     let old = worker.unacked[0];
@@ -163,7 +163,7 @@ fn fs08_an_old_ack_or_a_late_revoke_cannot_touch_the_new_ownership() {
 }
 
 #[test]
-fn fs09_a_revoke_that_drains_commits_all_that_was_sent() {
+fn fs_09_a_revoke_that_drains_commits_all_that_was_sent() {
     let mut worker = worker(&[0]);
     worker.read(0, &settled());
     worker.read(0, &settled());
@@ -186,7 +186,7 @@ fn fs09_a_revoke_that_drains_commits_all_that_was_sent() {
 }
 
 #[test]
-fn fs10_a_revoke_that_cannot_drain_commits_the_finished_prefix_and_flows_again_after() {
+fn fs_10_a_revoke_that_cannot_drain_commits_the_finished_prefix_and_flows_again_after() {
     let mut worker = worker(&[0]);
     for _ in 0..3 {
         worker.read(0, &settled());
@@ -213,7 +213,7 @@ fn fs10_a_revoke_that_cannot_drain_commits_the_finished_prefix_and_flows_again_a
 }
 
 #[test]
-fn fs11_a_lost_partition_is_dropped_at_once_and_commits_nothing() {
+fn fs_11_a_lost_partition_is_dropped_at_once_and_commits_nothing() {
     let mut worker = worker(&[0]);
     worker.read(0, &settled());
     worker.ack_all();
@@ -234,7 +234,7 @@ fn fs11_a_lost_partition_is_dropped_at_once_and_commits_nothing() {
 }
 
 #[test]
-fn fs12_a_revoke_of_one_partition_leaves_the_others_alone() {
+fn fs_12_a_revoke_of_one_partition_leaves_the_others_alone() {
     let mut worker = worker(&[0, 1]);
     worker.read(0, &settled());
     worker.read(1, &settled());
@@ -252,7 +252,7 @@ fn fs12_a_revoke_of_one_partition_leaves_the_others_alone() {
 }
 
 #[test]
-fn fs16_a_record_of_a_partition_that_is_not_owned_is_counted_and_ignored() {
+fn fs_16_a_record_of_a_partition_that_is_not_owned_is_counted_and_ignored() {
     let mut worker = worker(&[0]);
     worker.read(7, &settled());
     worker.read(-1, &settled());
@@ -262,7 +262,7 @@ fn fs16_a_record_of_a_partition_that_is_not_owned_is_counted_and_ignored() {
 }
 
 #[test]
-fn fs04_a_record_that_is_delivered_twice_by_the_client_is_taken_in_once() {
+fn fs_04_a_record_that_is_delivered_twice_by_the_client_is_taken_in_once() {
     let mut worker = worker(&[0]);
     worker.read(0, &settled());
     worker.seek(0, 0);
@@ -274,7 +274,7 @@ fn fs04_a_record_that_is_delivered_twice_by_the_client_is_taken_in_once() {
 }
 
 #[test]
-fn fs19_time_spent_paused_makes_nothing_unsettled() {
+fn fs_19_time_spent_paused_makes_nothing_unsettled() {
     let mut worker = tight(4, 100, &[0, 1]);
     stall(&mut worker, 0);
     worker.wait(Duration::from_secs(60));
@@ -296,7 +296,7 @@ fn fs19_time_spent_paused_makes_nothing_unsettled() {
 }
 
 #[test]
-fn fs20_a_full_hold_queue_ends_with_the_wait_whether_the_gate_moves_or_not() {
+fn fs_20_a_full_hold_queue_ends_with_the_wait_whether_the_gate_moves_or_not() {
     for gate_moves in [true, false] {
         let mut worker = tight(100, 8, &[0, 1]);
         for partition in [0, 1].into_iter().cycle().take(8) {
@@ -328,7 +328,7 @@ fn fs20_a_full_hold_queue_ends_with_the_wait_whether_the_gate_moves_or_not() {
 }
 
 #[test]
-fn fs23_a_record_stamped_a_day_ahead_neither_waits_nor_harms_the_next() {
+fn fs_23_a_record_stamped_a_day_ahead_neither_waits_nor_harms_the_next() {
     let mut worker = worker(&[0]);
     worker.read(0, &event(WALL + 86_400_000, 0.5, 0.5));
     worker.read(0, &settled());
@@ -351,7 +351,7 @@ fn fs23_a_record_stamped_a_day_ahead_neither_waits_nor_harms_the_next() {
 }
 
 #[test]
-fn fs24_a_device_of_the_year_2003_is_late_by_policy_and_never_silently_matched() {
+fn fs_24_a_device_of_the_year_2003_is_late_by_policy_and_never_silently_matched() {
     let value = event(1_050_000_000, 0.5, 0.5);
     for on_late in [OnLate::Floor, OnLate::DeadLetter] {
         let at = AtRules {
@@ -398,7 +398,7 @@ fn fs24_a_device_of_the_year_2003_is_late_by_policy_and_never_silently_matched()
 }
 
 #[test]
-fn fs25_stored_and_live_points_interleaved_each_get_the_zones_of_their_own_time() {
+fn fs_25_stored_and_live_points_interleaved_each_get_the_zones_of_their_own_time() {
     let mut zones = zones();
     // Zone a leaves at 500 000.
     zones.changes.push(change(0, 1, 500_000, "a", None));
@@ -416,7 +416,7 @@ fn fs25_stored_and_live_points_interleaved_each_get_the_zones_of_their_own_time(
 }
 
 #[test]
-fn fs29_a_batch_is_matched_with_one_snapshot_and_says_which() {
+fn fs_29_a_batch_is_matched_with_one_snapshot_and_says_which() {
     let mut worker = worker(&[0]);
     let value = event(AS_OF, 0.5, 0.5);
     let batch: Vec<_> = (0..50)
@@ -455,7 +455,7 @@ fn fs29_a_batch_is_matched_with_one_snapshot_and_says_which() {
 }
 
 #[test]
-fn fs45_poison_records_are_dead_lettered_with_their_reason_and_committed_past() {
+fn fs_45_poison_records_are_dead_lettered_with_their_reason_and_committed_past() {
     let poison: [(&[u8], RejectionReason); 7] = [
         (b"{", RejectionReason::NotJson),
         (b"\xff\xfe", RejectionReason::NotJson),
@@ -533,7 +533,7 @@ fn fs45_poison_records_are_dead_lettered_with_their_reason_and_committed_past() 
 }
 
 #[test]
-fn fs45_without_a_dead_letter_topic_an_invalid_record_stops_the_worker_before_it() {
+fn fs_45_without_a_dead_letter_topic_an_invalid_record_stops_the_worker_before_it() {
     let config = PipelineConfig {
         dead_letter_max_bytes: None,
         ..config()
@@ -559,7 +559,7 @@ fn fs45_without_a_dead_letter_topic_an_invalid_record_stops_the_worker_before_it
 }
 
 #[test]
-fn fs45_what_outgrows_the_output_without_a_dead_letter_topic_stops_the_worker_too() {
+fn fs_45_what_outgrows_the_output_without_a_dead_letter_topic_stops_the_worker_too() {
     let config = PipelineConfig {
         dead_letter_max_bytes: None,
         enriched_max_bytes: 1_000,
@@ -580,7 +580,7 @@ fn fs45_what_outgrows_the_output_without_a_dead_letter_topic_stops_the_worker_to
 }
 
 #[test]
-fn fs47_null_and_empty_telemetry_are_two_ways_to_be_invalid() {
+fn fs_47_null_and_empty_telemetry_are_two_ways_to_be_invalid() {
     let mut worker = worker(&[0]);
     worker.read_as(0, None, None, RecordTimestamp::Missing);
     worker.read_as(0, None, Some(b""), RecordTimestamp::Missing);
@@ -638,7 +638,7 @@ fn a_failed_delivery_stops_the_worker_and_is_not_committed_past() {
 }
 
 #[test]
-fn fs41_what_outgrows_the_output_topic_is_dead_lettered_as_it_came() {
+fn fs_41_what_outgrows_the_output_topic_is_dead_lettered_as_it_came() {
     let config = PipelineConfig {
         enriched_max_bytes: 1_000,
         ..config()
@@ -654,7 +654,7 @@ fn fs41_what_outgrows_the_output_topic_is_dead_lettered_as_it_came() {
 }
 
 #[test]
-fn fs41_what_the_broker_refuses_as_too_large_is_dead_lettered_shorter_and_shorter() {
+fn fs_41_what_the_broker_refuses_as_too_large_is_dead_lettered_shorter_and_shorter() {
     let config = PipelineConfig {
         one_by_one: true,
         ..config()
@@ -705,7 +705,7 @@ fn fs41_what_the_broker_refuses_as_too_large_is_dead_lettered_shorter_and_shorte
 }
 
 #[test]
-fn fs41_i8_a_refused_batch_is_sent_again_one_by_one_and_only_the_record_at_fault_is_dead_lettered()
+fn fs_41_i8_a_refused_batch_is_sent_again_one_by_one_and_only_the_record_at_fault_is_dead_lettered()
 {
     let mut worker = worker(&[0, 1]);
     for _ in 0..5 {
@@ -776,7 +776,7 @@ fn fs41_i8_a_refused_batch_is_sent_again_one_by_one_and_only_the_record_at_fault
 }
 
 #[test]
-fn fs41_a_partition_revoked_while_its_batch_is_mended_is_its_next_owners_to_mend() {
+fn fs_41_a_partition_revoked_while_its_batch_is_mended_is_its_next_owners_to_mend() {
     let mut worker = worker(&[0]);
     worker.read(0, &settled());
     let token = worker.unacked[0];
@@ -788,7 +788,7 @@ fn fs41_a_partition_revoked_while_its_batch_is_mended_is_its_next_owners_to_mend
 }
 
 #[test]
-fn fs41_a_refusal_that_cannot_be_dead_lettered_stops_the_worker() {
+fn fs_41_a_refusal_that_cannot_be_dead_lettered_stops_the_worker() {
     let config = PipelineConfig {
         dead_letter_max_bytes: None,
         one_by_one: true,
@@ -806,7 +806,7 @@ fn fs41_a_refusal_that_cannot_be_dead_lettered_stops_the_worker() {
 }
 
 #[test]
-fn fs42_a_dead_letter_is_cut_to_what_its_topic_takes() {
+fn fs_42_a_dead_letter_is_cut_to_what_its_topic_takes() {
     let config = PipelineConfig {
         dead_letter_max_bytes: Some(4_000),
         ..config()
