@@ -1,6 +1,7 @@
 //! Wrong input of every kind, by the numbers of FAULTS.md D: FS-45 to FS-56, for telemetry records, zone records and
 //! shapes. Each ends as a rejection with its reason (a dead letter, or a zone's previous version kept); nothing
-//! panics, nothing is guessed. What the engines do with a rejection is tested where they are.
+//! panics, nothing is guessed. What the engines do with a rejection is tested where they are; one row for each
+//! configuration key, and a test that none is missing, stand in `configuration.rs`.
 
 use std::sync::Arc;
 
@@ -453,4 +454,28 @@ fn a_megabyte_of_odd_bytes_is_refused_on_both_topics_at_once() {
     assert_eq!(event(Some(&noise)), Err(Reason::NotJson));
     let refused = change_by(ShapeRules::default(), "z", Some(&noise));
     assert_eq!(refused.unwrap_err(), Reason::NotJson);
+}
+
+#[test]
+fn fs_77_no_text_in_a_variable_is_taken_for_anything_but_the_value_it_is() {
+    for odd in [
+        "a$b",
+        "${HOME}",
+        "{{ env }}",
+        "a\nb: 1\n[gate]",
+        "\"quoted\" # no comment",
+        "{ env = \"HOME\" }",
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringfence"))
+            .args(["--json", "config", "show"])
+            .env("RINGFENCE__KAFKA__CLIENT_ID", odd)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let shown = serde_json::to_string(odd).unwrap();
+        assert!(
+            output.status.success() && text.contains(&shown),
+            "{odd}: {text}"
+        );
+    }
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod faults;
+
 /// A module of `src/` and what of the crate it may use. The order is that of the layers: arrows point down only.
 const LAYERS: &[(&str, &[&str])] = &[
     ("time", &[]),
