@@ -57,6 +57,8 @@ pub struct Gate {
     floor: Floor,
     epoch: Epoch,
     published: Option<Published>,
+    /// Here the index at hand has no zone in force, as was found.
+    no_zones_at: Option<EventTime>,
     starting_over: bool,
     /// Published indexes in memory.
     live_snapshots: usize,
@@ -96,6 +98,7 @@ impl Gate {
             floor: Floor::new(config.floor),
             epoch: Epoch(0),
             published: None,
+            no_zones_at: None,
             starting_over: false,
             live_snapshots: 0,
             newest_stamp: None,

@@ -101,6 +101,7 @@ impl Gate {
         {
             self.index = index;
             self.promotion = None;
+            self.no_zones_at = None;
         }
     }
 

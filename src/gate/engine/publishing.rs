@@ -35,7 +35,7 @@ impl Gate {
             None => {
                 // The bootstrap is whole: one build at its end, nothing left that the watermark has passed.
                 let is_whole = self.low_watermark == Some(complete_to) && self.promotion.is_none();
-                if is_whole && self.has_zones(complete_to) {
+                if is_whole && self.has_zones_at(complete_to) {
                     self.end_bootstrap(complete_to);
                     self.publish_new(complete_to, degraded, effects);
                     effects.push(GateEffect::Bootstrapped);
@@ -77,8 +77,18 @@ impl Gate {
         }
     }
 
-    pub(super) fn has_zones(&self, at: EventTime) -> bool {
-        self.config.allow_empty || self.index.zones_in_force(at).next().is_some()
+    /// Whether the bootstrap need not wait for a zone. Looks at all of them once for each `at`, and not again with every
+    /// input: a large import may all be scheduled.
+    fn has_zones_at(&mut self, at: EventTime) -> bool {
+        if self.config.allow_empty {
+            return true;
+        }
+        if self.no_zones_at == Some(at) {
+            return false;
+        }
+        let has_any = self.index.zones_in_force(at).next().is_some();
+        self.no_zones_at = (!has_any).then_some(at);
+        has_any
     }
 
     /// The latest T, and the time that has passed since.

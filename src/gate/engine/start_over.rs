@@ -76,6 +76,7 @@ impl Gate {
         self.promotion = None;
         self.in_flight = None;
         self.index = Arc::new(Index::empty(self.config.engine));
+        self.no_zones_at = None;
         self.floor = Floor::new(self.config.floor);
         self.rejected_zones = RejectedZones::default();
         effects.push(GateEffect::StartOver(
