@@ -24,6 +24,8 @@ use crate::shutdown::Shutdown;
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long to wait before asking again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// A topic is missed only once it was not there so many times: one made a moment ago is not known to every broker yet.
+const MISSED_TIMES: u32 = 4;
 /// The largest record of a topic where the broker does not tell: Kafka's own default.
 const MAX_MESSAGE_BYTES: usize = 1_048_588;
 /// Kafka's own default of `delete.retention.ms`.
@@ -111,7 +113,9 @@ pub(super) fn zones_facts(
     let Some(_) = ask(shutdown, report, || admin.broker_count())? else {
         return Ok(None);
     };
-    missing_topics(config, &admin)?;
+    if !topics_are_there(config, &admin, shutdown, report)? {
+        return Ok(None);
+    }
     let Some(found) = ask(shutdown, report, || admin.existing(topic))? else {
         return Ok(None);
     };
@@ -155,26 +159,44 @@ pub(super) fn zones_facts(
     }))
 }
 
-/// Names every topic that must be there and is not. The telemetry topic may come later (FS-65).
-fn missing_topics(config: &Config, admin: &Admin) -> Result<(), RunError> {
-    let mut missing = Vec::new();
+/// Names every topic that must be there and is not; false where it was told to stop.
+fn topics_are_there(
+    config: &Config,
+    admin: &Admin,
+    shutdown: &Shutdown,
+    report: &Report,
+) -> Result<bool, RunError> {
+    let mut times = 0;
+    let missing = ask(shutdown, report, || {
+        times += 1;
+        let missing = missing_topics(config, admin);
+        match missing.first() {
+            Some(topic) if times < MISSED_TIMES => Err(EdgeError::NoSuchTopic((*topic).clone())),
+            _ => Ok(missing),
+        }
+    })?;
+    match missing {
+        None => Ok(false),
+        Some(missing) if missing.is_empty() => Ok(true),
+        Some(missing) => {
+            let missing: Vec<_> = missing.iter().map(|name| format!("`{name}`")).collect();
+            Err(RunError::new(format!(
+                "these topics do not exist: {}; `ringfence topics create` makes them",
+                missing.join(", ")
+            )))
+        }
+    }
+}
+
+/// The topics that must be there and are not. The telemetry topic may come later (FS-65).
+fn missing_topics<'c>(config: &'c Config, admin: &Admin) -> Vec<&'c String> {
     let needed = [
         Some(&config.zones.topic),
         Some(&config.enriched.topic),
         config.dead_letter.topic.as_ref(),
     ];
-    for topic in needed.into_iter().flatten() {
-        if matches!(admin.topic(topic), Ok(None)) {
-            missing.push(format!("`{topic}`"));
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(RunError::new(format!(
-        "these topics do not exist: {}; `ringfence topics create` makes them",
-        missing.join(", ")
-    )))
+    let is_missing = |topic: &&String| matches!(admin.topic(topic), Ok(None));
+    needed.into_iter().flatten().filter(is_missing).collect()
 }
 
 /// What the zones side is told.
