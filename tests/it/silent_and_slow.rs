@@ -102,6 +102,12 @@ fn fs_18_a_frozen_leader_of_zone_partitions_holds_the_gate_and_is_named_until_it
             (gate_held(&daemon, partition)? == expected).then_some(())
         });
     }
+    let status = daemon.status().expect("it answers, as ever");
+    for held in status["gate"]["held_by"].as_array().expect("a list") {
+        assert_eq!(held["cause"], "no_answer", "{held}");
+        let since = held["since"].as_str().expect("an instant");
+        assert!(since.parse::<jiff::Timestamp>().is_ok(), "{held}");
+    }
     let held_at = daemon.status().and_then(|status| as_of(&status));
     // What comes meanwhile waits for its turn, then goes out as it may: matched at the gate, flagged.
     eventually("events are unsettled", LIMIT, || {
