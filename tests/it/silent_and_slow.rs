@@ -1,5 +1,5 @@
-//! Zone partitions that say nothing and zone partitions that cannot be asked, on a real Kafka: the first hold nothing back,
-//! the second hold the gate and are named (issue 3, "holds when" 4; FS-18).
+//! Partitions that say nothing and brokers that cannot be asked, on a real Kafka: the first hold nothing back, the second
+//! hold the gate and are named (issue 3, "holds when" 4; FS-18), and cost no record (FS-66).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -160,7 +160,7 @@ fn owned(daemon: &Daemon) -> Option<BTreeSet<i32>> {
 
 /// Its new owner has nothing committed to begin at, and cannot ask where its log begins: it goes on with the others.
 #[test]
-fn a_telemetry_partition_without_a_leader_keeps_no_process_from_the_others() {
+fn fs_66_a_telemetry_partition_without_a_leader_keeps_no_process_from_the_others() {
     const PARTITIONS: i32 = 4;
     let Some(cluster) = Cluster::start(2) else {
         return;
@@ -231,4 +231,41 @@ fn a_telemetry_partition_without_a_leader_keeps_no_process_from_the_others() {
     let report = stage.verify(&[]);
     assert_eq!(report["clean"], true, "{report:#}");
     assert_eq!(report["judged"], 50 * PARTITIONS, "{report:#}");
+}
+
+/// Nobody is started again: the process waits for the cluster and goes on where it was.
+#[test]
+fn fs_66_a_cluster_that_is_down_and_comes_back_costs_time_and_no_record() {
+    let Some(cluster) = Cluster::start(1) else {
+        return;
+    };
+    let stage = Stage::on(cluster.address(), "restarted", "");
+    stage.create_topics(4, &[]);
+    let arguments = [["--rate", "300"], ["--zone-rate", "10"], ["--for", "50s"]];
+    let mut simulation = stage.beside("simulate", &arguments.concat());
+    let mut daemon = stage.daemon("run");
+    daemon.wait_ready();
+    let enriched = |daemon: &Daemon| daemon.metric("ringfence_records_enriched_total", "");
+    eventually("it enriches", LIMIT, || {
+        enriched(&daemon).filter(|count| *count > 1_000.0)
+    });
+    cluster.down();
+    eventually("the gate is held by all", LIMIT, || {
+        (held_by(&daemon)?.len() == 4).then_some(())
+    });
+    cluster.up();
+    let before = enriched(&daemon).expect("it answers, as ever");
+    eventually("it enriches again", LIMIT, || {
+        enriched(&daemon).filter(|count| *count > before + 1_000.0)
+    });
+    let summary = simulation.wait_written(Duration::from_secs(120));
+    stage.wait_committed(stage.group(), Duration::from_secs(120));
+    eventually("the gate is open", LIMIT, || {
+        held_by(&daemon).filter(BTreeSet::is_empty)
+    });
+    daemon.stop();
+    let report = stage.verify(&[]);
+    eprintln!("{summary}\n{report:#}");
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(report["judged"], summary["events"], "{report:#}");
 }

@@ -78,6 +78,16 @@ impl Cluster {
         &self.address
     }
 
+    /// Stops all brokers; what they have stays.
+    pub(crate) fn down(&self) {
+        self.script(&["down"]);
+    }
+
+    /// Starts them again.
+    pub(crate) fn up(&self) {
+        self.script(&["up"]);
+    }
+
     /// Sends a broker a signal by name (`STOP`, `CONT`); nodes count from 1.
     pub(crate) fn signal(&self, node: u16, name: &str) {
         let file = self.folder.path().join(format!("kafka/node-{node}/pid"));
