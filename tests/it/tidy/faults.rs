@@ -100,7 +100,7 @@ const ROWS: &[Row] = &[
     row(63, "topic deleted and made again", &[], ""),
     row(64, "more partitions", &["a_new_zones_partition_is_read_from_its_start", "start_latest_reads_what_comes_after_and_new_partitions_from_their_start", "a_new_partition_with_a_change_from_more_than_a_minute_ago_degrades_until_restart"], ""),
     row(65, "topic unknown at start", &["missing_topics_are_named"], ""),
-    row(66, "brokers restart", &["produce_errors_that_pass_lose_nothing"], "a rolling restart of real brokers: not yet"),
+    row(66, "brokers restart", &["produce_errors_that_pass_lose_nothing"], "some seconds down, not ten minutes; a rolling restart of three: not yet"),
     row(67, "slow broker, half-open connections", &["fs_05_fs_40_a_slow_broker_bounds_what_is_in_flight_and_the_member_stays", "fs_18_a_frozen_leader_of_zone_partitions_holds_the_gate_and_is_named_until_it_wakes"], CHAOS),
     row(68, "compressed bombs, batches that cannot be decoded", &[], OPERATIONS),
     row(69, "large backlog in bounded memory", &["what_may_be_taken_never_passes_a_bound"], "under a cgroup limit: with the operations issue"),
