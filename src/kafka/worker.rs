@@ -404,6 +404,7 @@ where
                     }
                 };
                 if !partitions.is_empty() {
+                    self.seen.assignments += 1;
                     tracing::info!(partitions = %Listed(&partitions), "assigned");
                 }
                 self.begin(&starts)

@@ -18,6 +18,8 @@ pub struct WorkerSeen {
     pub owned: Vec<(PartitionId, Option<Offset>)>,
     /// How many records of each are not finished yet, where that is known.
     pub lag: Vec<(PartitionId, u64)>,
+    /// How often partitions were assigned to it.
+    pub assignments: u64,
     /// How many partitions are paused, by cause.
     pub paused: Vec<(PauseCause, usize)>,
     /// Batches that the broker refused for some of their records, which were then sent one by one.

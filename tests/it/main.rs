@@ -20,6 +20,7 @@ mod mock_cluster;
 mod pipeline;
 mod pipeline_faults;
 mod real_data;
+mod rebalance_faults;
 mod replay;
 mod silent_and_slow;
 mod simulation;

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use ringfence::clock::{Clock, GuardedTime};
 use ringfence::codec::telemetry::{FieldRules, Fields};
 use ringfence::kafka::admin::{Admin, End, TopicSpec};
@@ -37,6 +39,8 @@ pub(crate) struct Running {
     pub(crate) shutdown: Shutdown,
     pub(crate) window: Arc<WorkerWindow>,
     pub(crate) thread: Option<JoinHandle<Result<(), WorkerError>>>,
+    /// While it is set, the worker stands still in the middle of a turn.
+    pub(crate) stands: Arc<AtomicBool>,
 }
 
 impl Running {
@@ -58,6 +62,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.shutdown.request();
+        self.stands.store(false, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
         }
@@ -199,7 +204,14 @@ impl World {
         tune(&mut worker, &mut pipeline);
         let (shutdown, window) = (Shutdown::new(), Arc::new(WorkerWindow::default()));
         let (zones, time) = (Arc::clone(&self.zones), Arc::new(GuardedTime::default()));
-        let load = move || Arc::clone(&zones);
+        let stands = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stands);
+        let load = move || {
+            while stopped.load(Ordering::Acquire) {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            Arc::clone(&zones)
+        };
         let made = Worker::new(
             &self.settings,
             worker,
@@ -215,11 +227,23 @@ impl World {
             shutdown,
             window,
             thread: Some(thread),
+            stands,
         }
     }
 
     pub(crate) fn worker(&self) -> Running {
         self.worker_with(|_, _| {})
+    }
+
+    /// From now on nothing can be delivered, and what is in flight stays so (mock brokers).
+    pub(crate) fn hold_output_back(&self) {
+        let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 10_000];
+        self.controls()
+            .request_errors(RDKafkaApiKey::Produce, &refused);
+    }
+
+    pub(crate) fn let_output_go(&self) {
+        self.controls().clear_request_errors(RDKafkaApiKey::Produce);
     }
 
     /// Writes events numbered `numbers`, spread over the partitions; every tenth is invalid.
