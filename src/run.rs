@@ -11,6 +11,7 @@ mod letters;
 mod promoter;
 mod report;
 mod startup;
+mod topics;
 mod zone_side;
 
 use std::fmt;
@@ -30,6 +31,8 @@ use crate::metrics;
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
 use report::{Phase, Report};
+use startup::WorkersPlan;
+use topics::Topics;
 use zone_side::{ZoneError, ZoneSide, ZoneWindow};
 
 /// How often metrics are set.
@@ -64,6 +67,8 @@ enum Event {
     Bootstrapped,
     ZonesEnded(Result<(), ZoneError>),
     WorkerEnded(usize, Result<(), WorkerError>),
+    Planned(topics::Planned),
+    TopicsChanged,
 }
 
 /// A daemon that can be watched and stopped from the same process: `demo` and tests.
@@ -172,7 +177,6 @@ async fn signals(shutdown: Shutdown) {
 
 /// The threads of the daemon.
 struct Daemon {
-    config: Config,
     kafka: Settings,
     shutdown: Shutdown,
     report: Arc<Report>,
@@ -182,6 +186,9 @@ struct Daemon {
     zones_stop: Shutdown,
     zones: Option<JoinHandle<()>>,
     workers: Vec<WorkerSlot>,
+    topics: Topics,
+    /// The partitions of the telemetry topic when the first worker started: others came later (FS-64).
+    partitions_at_start: Option<i32>,
     tell: Sender<Event>,
     events: Receiver<Event>,
 }
@@ -189,6 +196,7 @@ struct Daemon {
 struct WorkerSlot {
     window: Arc<WorkerWindow>,
     thread: Option<JoinHandle<()>>,
+    stop: Shutdown,
     restarts: Vec<MonoTime>,
     /// When it is to be made anew.
     due: Option<MonoTime>,
@@ -223,8 +231,8 @@ impl Daemon {
             drop(told.send(Event::ZonesEnded(ended)));
         };
         let zones = spawn("zones", body)?;
+        let topics = Topics::start(config, &kafka, &shutdown, &report, &tell)?;
         Ok(Some(Self {
-            config: config.clone(),
             kafka,
             shutdown,
             report,
@@ -233,6 +241,8 @@ impl Daemon {
             zones_stop,
             zones: Some(zones),
             workers: Vec::new(),
+            topics,
+            partitions_at_start: None,
             tell,
             events,
         }))
@@ -246,6 +256,9 @@ impl Daemon {
         let mut failure = daemon.turn_until_end().err();
         daemon.shutdown.request();
         daemon.report.enter(Phase::Draining);
+        for slot in &daemon.workers {
+            slot.stop.request();
+        }
         for slot in &mut daemon.workers {
             if let Some(thread) = slot.thread.take()
                 && thread.join().is_err()
@@ -291,13 +304,29 @@ impl Daemon {
                     });
                 }
                 Ok(Event::WorkerEnded(number, ended)) => self.worker_ended(number, ended)?,
+                Ok(Event::Planned(plan)) => {
+                    self.topics.answered();
+                    // `None` = asked to stop meanwhile.
+                    if let Some(plan) = plan? {
+                        self.start_due_workers(&plan)?;
+                    }
+                }
+                Ok(Event::TopicsChanged) => {
+                    for slot in &self.workers {
+                        slot.stop.request();
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     unreachable!("this end holds a sender itself")
                 }
             }
             self.watch_threads()?;
-            self.restart_due_workers()?;
+            let now = Clock::mono();
+            if self.workers.iter().any(|slot| slot.is_due(now)) {
+                // The topics may be others than they were (partition counts, limits): asked anew for each start.
+                self.topics.ask();
+            }
             self.report.publish_if_due(Clock::mono());
         }
     }
@@ -325,6 +354,7 @@ impl Daemon {
             let slot = WorkerSlot {
                 window: Arc::clone(window),
                 thread: None,
+                stop: Shutdown::new(),
                 restarts: Vec::new(),
                 due: Some(Clock::mono()),
             };
@@ -333,26 +363,18 @@ impl Daemon {
         Ok(())
     }
 
-    fn restart_due_workers(&mut self) -> Result<(), RunError> {
+    fn start_due_workers(&mut self, plan: &WorkersPlan) -> Result<(), RunError> {
         let now = Clock::mono();
-        if !self
-            .workers
-            .iter()
-            .any(|slot| slot.due.is_some_and(|due| now >= due))
-        {
-            return Ok(());
-        }
-        // The topics may be others than they were (partition counts, limits): asked anew for each start.
-        let Some(plan) =
-            startup::workers_plan(&self.config, &self.kafka, &self.shutdown, &self.report)?
-        else {
-            return Ok(());
-        };
+        let mut settings = plan.worker.clone();
+        settings.partitions_at_start = *self
+            .partitions_at_start
+            .get_or_insert(settings.partitions_at_start);
         for number in 0..self.workers.len() {
             let slot = &mut self.workers[number];
-            if slot.due.take_if(|due| now >= *due).is_none() {
+            if !slot.is_due(now) {
                 continue;
             }
+            slot.due = None;
             let window = Arc::clone(&self.window);
             let load = move || {
                 window
@@ -362,14 +384,15 @@ impl Daemon {
             };
             let worker = Worker::new(
                 &self.kafka,
-                plan.worker.clone(),
+                settings.clone(),
                 plan.pipeline.clone(),
                 load,
                 Arc::clone(&self.time),
                 Arc::clone(&slot.window),
             )
             .map_err(RunError::new)?;
-            let (stop, told) = (self.shutdown.clone(), self.tell.clone());
+            slot.stop = Shutdown::new();
+            let (stop, told) = (slot.stop.clone(), self.tell.clone());
             let body = move || {
                 let ended = worker.run(&stop);
                 drop(told.send(Event::WorkerEnded(number, ended)));
@@ -392,11 +415,15 @@ impl Daemon {
         {
             return Err(RunError::new("a worker panicked"));
         }
+        let now = Clock::mono();
         let error = match ended {
-            Ok(()) => return Ok(()),
+            // Told to, as the topics have changed: the daemon itself goes on.
+            Ok(()) => {
+                slot.due = Some(now);
+                return Ok(());
+            }
             Err(error) => error,
         };
-        let now = Clock::mono();
         slot.restarts.retain(|at| now.since(*at) < RESTARTS_WITHIN);
         if !error.is_passing() || slot.restarts.len() >= RESTARTS_MAX {
             return Err(RunError::new(error));
@@ -405,6 +432,12 @@ impl Daemon {
         slot.restarts.push(now);
         slot.due = Some(now.plus(RESTART_AFTER));
         Ok(())
+    }
+}
+
+impl WorkerSlot {
+    fn is_due(&self, now: MonoTime) -> bool {
+        self.due.is_some_and(|due| now >= due)
     }
 }
 

@@ -21,8 +21,10 @@ use crate::time::{EventTime, MonoTime};
 const DESCRIBE_EVERY: Duration = Duration::from_secs(5);
 /// How often log start offsets are asked for: they serve to tell that a log is empty, and move slowly.
 const STARTS_EVERY: Duration = Duration::from_secs(1);
+/// How long the topic is not asked for after a question that was not answered.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// When a question is given up, and asked anew.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What a partition's broker says of the record with the largest timestamp.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -119,6 +121,8 @@ pub struct EndAsker<C: ConsumerContext + 'static> {
     identifying: Option<usize>,
     identified_at: Option<MonoTime>,
     metadata: Metadata,
+    /// Nobody answers: no more is asked than who leads, as each open question keeps the client busy (FS-66).
+    is_away: bool,
 }
 
 impl<C: ConsumerContext + 'static> EndAsker<C> {
@@ -138,6 +142,7 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
             identifying: None,
             identified_at: None,
             metadata,
+            is_away: false,
         }
     }
 
@@ -158,12 +163,14 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
             self.take(answer, events);
         }
         while let Ok(seen) = self.metadata.seen.try_recv() {
+            self.is_away = seen.is_err();
             match seen {
-                Some(partitions) => {
+                Ok(Some(partitions)) => {
                     self.lead(&partitions);
                     events.push(EndEvent::Partitions(partitions));
                 }
-                None => events.push(EndEvent::Gone),
+                Ok(None) => events.push(EndEvent::Gone),
+                Err(_) => {}
             }
         }
         self.identify_if_due(now);
@@ -232,7 +239,7 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
         let due = self
             .identified_at
             .is_none_or(|at| now.since(at) >= DESCRIBE_EVERY);
-        if due && self.identifying.is_none() {
+        if due && self.identifying.is_none() && !self.is_away {
             self.next_tag += 1;
             self.queue.ask_topic(&self.topic, PATIENCE, self.next_tag);
             self.identifying = Some(self.next_tag);
@@ -241,6 +248,9 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
     }
 
     fn ask_if_due(&mut self, id: i32, now: MonoTime, wall: EventTime) {
+        if self.is_away {
+            return;
+        }
         let support = self.support;
         let interval = self.interval;
         let Some(leader) = self.leaders.get_mut(&id) else {
@@ -358,8 +368,8 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
 /// The thread that asks for the topic's partitions; it ends when this value is dropped.
 struct Metadata {
     wake: Sender<()>,
-    /// The partitions with their leaders; `None` = there is no such topic.
-    seen: Receiver<Option<Partitions>>,
+    /// The partitions with their leaders; `None` = there is no such topic; an error = nobody answers.
+    seen: Receiver<Result<Option<Partitions>, KafkaError>>,
 }
 
 impl Metadata {
@@ -368,16 +378,27 @@ impl Metadata {
         let (tell, seen) = bounded(1);
         let topic = topic.to_owned();
         let ask = move || {
+            let mut failures = 0_u32;
             loop {
-                if let Ok(answer) = partitions_of(&client, &topic) {
-                    // Nobody listens any more: the asker is gone.
-                    if tell.send(answer).is_err() {
-                        return;
-                    }
+                let answer = partitions_of(&client, &topic, metadata_patience(failures));
+                failures = if answer.is_ok() { 0 } else { failures + 1 };
+                // Failed once, it may have been slow. Nobody listens any more = the asker is gone.
+                if failures != 1 && tell.send(answer).is_err() {
+                    return;
                 }
-                match woken.recv_timeout(DESCRIBE_EVERY) {
+                if failures > 0 {
+                    std::thread::park_timeout(AFTER_FAILURE);
+                }
+                match woken.recv_timeout(if failures > 0 {
+                    Duration::ZERO
+                } else {
+                    DESCRIBE_EVERY
+                }) {
                     // Asked for by every failed round: at most twice a second all the same.
-                    Ok(()) => std::thread::park_timeout(Duration::from_millis(500)),
+                    Ok(()) if failures == 0 => {
+                        std::thread::park_timeout(Duration::from_millis(500))
+                    }
+                    Ok(()) => {}
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
@@ -396,11 +417,23 @@ impl Metadata {
     }
 }
 
+/// How long an answer is waited for after so many failures in a row: while no broker is up, the call does not rest but
+/// keeps the client's threads busy (FS-66: measured a core). Now and then it waits for long all the same, as the brokers
+/// may just be slow.
+fn metadata_patience(failures: u32) -> Duration {
+    if failures.is_multiple_of(20) {
+        DESCRIBE_EVERY
+    } else {
+        Duration::from_millis(500)
+    }
+}
+
 fn partitions_of<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
+    patience: Duration,
 ) -> Result<Option<Partitions>, KafkaError> {
-    let metadata = client.fetch_metadata(Some(topic), DESCRIBE_EVERY)?;
+    let metadata = client.fetch_metadata(Some(topic), patience)?;
     let found = topic_in(&metadata, topic)?;
     Ok(found.map(partitions_in))
 }

@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 use crate::gate::{GateConfig, ZonesTopic};
 use crate::index::EngineKind;
 use crate::kafka::EdgeError;
-use crate::kafka::admin::{Admin, TopicProperty};
+use crate::kafka::admin::{Admin, Topic, TopicProperty};
 use crate::kafka::client::Settings;
 use crate::kafka::worker::{StartAt, WorkerSettings};
 use crate::pipeline::{
@@ -230,6 +230,51 @@ pub(super) fn zone_side(config: &Config, facts: ZonesFacts) -> ZoneSideSettings 
     }
 }
 
+/// How many partitions the workers' topics have.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartitionCounts {
+    pub(super) source: usize,
+    pub(super) enriched: NonZeroU32,
+}
+
+impl PartitionCounts {
+    fn of(telemetry: &Topic, enriched: &Topic) -> Self {
+        let count = u32::try_from(enriched.partitions.len()).unwrap_or(u32::MAX);
+        Self {
+            source: telemetry.partitions.len(),
+            enriched: NonZeroU32::new(count).expect("a topic has partitions"),
+        }
+    }
+}
+
+/// How many partitions they have now; `None` where the cluster does not say.
+pub(super) fn partition_counts(config: &Config, admin: &Admin) -> Option<PartitionCounts> {
+    let telemetry = admin.topic(&config.telemetry.topic).ok()??;
+    let enriched = admin.topic(&config.enriched.topic).ok()??;
+    Some(PartitionCounts::of(&telemetry, &enriched))
+}
+
+/// `enriched.partition`, decided for these counts.
+pub(super) fn partitioning(
+    config: &Config,
+    counts: PartitionCounts,
+) -> Result<Partitioning, RunError> {
+    let source_count = u32::try_from(counts.source).unwrap_or(u32::MAX);
+    let enriched_count = counts.enriched;
+    Ok(match config.enriched.partition {
+        config::OutputPartition::Auto => Partitioning::decide(source_count, enriched_count),
+        config::OutputPartition::Key => Partitioning::Key(enriched_count),
+        config::OutputPartition::Same if source_count > enriched_count.get() => {
+            return Err(RunError::new(format!(
+                "`enriched.partition` = \"same\", but topic `{}` has {enriched_count} partitions and `{}` \
+                 {source_count}",
+                config.enriched.topic, config.telemetry.topic
+            )));
+        }
+        config::OutputPartition::Same => Partitioning::Same,
+    })
+}
+
 /// What the workers are told, once the telemetry topic is there.
 pub(super) fn workers_plan(
     config: &Config,
@@ -245,22 +290,7 @@ pub(super) fn workers_plan(
         return Ok(None);
     };
     report.knows_topics(telemetry.partitions.len());
-    let count = |found: usize| u32::try_from(found).unwrap_or(u32::MAX);
-    let source_count = count(telemetry.partitions.len());
-    let enriched_count =
-        NonZeroU32::new(count(enriched.partitions.len())).expect("a topic has partitions");
-    let partitioning = match config.enriched.partition {
-        config::OutputPartition::Auto => Partitioning::decide(source_count, enriched_count),
-        config::OutputPartition::Key => Partitioning::Key(enriched_count),
-        config::OutputPartition::Same if source_count > enriched_count.get() => {
-            return Err(RunError::new(format!(
-                "`enriched.partition` = \"same\", but topic `{}` has {enriched_count} partitions and `{}` \
-                 {source_count}",
-                config.enriched.topic, config.telemetry.topic
-            )));
-        }
-        config::OutputPartition::Same => Partitioning::Same,
-    };
+    let partitioning = partitioning(config, PartitionCounts::of(&telemetry, &enriched))?;
     let mut pipeline = PipelineConfig::new(
         config
             .fields()

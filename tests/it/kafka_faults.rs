@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use ringfence::clock::Clock;
 use ringfence::kafka::admin::Admin;
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::mock::EmbeddedCluster;
@@ -18,7 +19,7 @@ use ringfence::telemetry::RecordRef;
 
 use crate::support::daemon::{Daemon, eventually};
 use crate::support::edge::{PATIENCE, World, valid, wait_for};
-use crate::support::in_process::{InProcess, cluster};
+use crate::support::in_process::{InProcess, TOPICS, cluster};
 use crate::support::zones::rectangle;
 
 fn dead_letter_reasons(world: &World) -> Vec<String> {
@@ -202,13 +203,14 @@ fn fs_46_a_zone_rejected_live_is_dead_lettered_once_as_it_came() {
 }
 
 /// The configuration file of processes on the mock brokers of this test.
-fn file_for(cluster: &EmbeddedCluster, folder: &Path, more: &str) -> PathBuf {
+fn file_for(cluster: &EmbeddedCluster, folder: &Path, drain_ms: u32) -> PathBuf {
     let path = folder.join("ringfence.toml");
     let text = format!(
         "[kafka]\n\"bootstrap.servers\" = \"{}\"\n\"group.id\" = \"g\"\n\
-         [kafka.consumer]\n\"session.timeout.ms\" = \"2500\"\n\"heartbeat.interval.ms\" = \"100\"\n\
-         [zones]\nallow_empty = true\n[gate]\ncreate_time_margin_ms = 250\n[workers]\ncount = 1\n{more}",
-        cluster.bootstrap_servers()
+         [kafka.consumer]\n\"session.timeout.ms\" = \"{}\"\n\"heartbeat.interval.ms\" = \"100\"\n\
+         [zones]\nallow_empty = true\n[gate]\ncreate_time_margin_ms = 250\n[workers]\ncount = 1\n[shutdown]\ndrain_timeout_ms = {drain_ms}\n",
+        cluster.bootstrap_servers(),
+        drain_ms.max(2_500)
     );
     std::fs::write(&path, text).unwrap();
     path
@@ -216,8 +218,9 @@ fn file_for(cluster: &EmbeddedCluster, folder: &Path, more: &str) -> PathBuf {
 
 fn write_events(settings: &Settings, topic: &str, count: usize) {
     let writer = TopicWriter::new(settings).unwrap();
+    let now = Clock::wall().millis();
     for number in 0..count {
-        let value = valid(number);
+        let value = format!(r#"{{"id":"v","ts":{now},"lat":0.5,"lon":0.5,"n":{number}}}"#);
         let event = Outgoing {
             topic,
             partition: Some(PartitionId((number % 2) as i32)),
@@ -235,11 +238,7 @@ fn write_events(settings: &Settings, topic: &str, count: usize) {
 fn fs_75_the_lag_is_told_by_partition_and_not_for_ever_after_a_partition_was_given_back() {
     let cluster = cluster(1);
     let folder = tempfile::tempdir().unwrap();
-    let config = file_for(
-        &cluster,
-        folder.path(),
-        "[shutdown]\ndrain_timeout_ms = 500\n",
-    );
+    let config = file_for(&cluster, folder.path(), 500);
     let settings = Settings::new(&cluster.bootstrap_servers(), "g");
     write_events(&settings, "telemetry", 200);
     write_events(&settings, "zones", 20);
@@ -280,4 +279,187 @@ fn fs_75_the_lag_is_told_by_partition_and_not_for_ever_after_a_partition_was_giv
             .iter()
             .all(|daemon| lag(daemon, "topic=\"telemetry\"") == Some(0.0))
     });
+}
+
+/// The ids that an enriched record names.
+fn zones_of(value: &[u8]) -> usize {
+    let value: serde_json::Value = serde_json::from_slice(value).unwrap();
+    value["zones"].as_array().unwrap().len()
+}
+
+#[test]
+fn fs_60_changes_that_arrive_during_the_bootstrap_leave_no_event_with_half_of_the_zones() {
+    const BEFORE: usize = 300;
+    let cluster = cluster(1);
+    let settings = Settings::new(&cluster.bootstrap_servers(), "ringfence");
+    let writer = TopicWriter::new(&settings).unwrap();
+    let write_zone = |number: usize| {
+        let id = format!("z{number}");
+        let shape = rectangle(&id, 0.0, 0.0, 1.0, 1.0, "");
+        let change = Outgoing {
+            topic: "zones",
+            partition: Some(PartitionId((number % 2) as i32)),
+            key: Some(id.as_bytes()),
+            value: Some(shape.as_bytes()),
+            ..Outgoing::default()
+        };
+        assert!(writer.send(&change, number).unwrap());
+    };
+    (0..BEFORE).for_each(write_zone);
+    (0..BEFORE).for_each(|_| assert!(writer.receipt(PATIENCE).unwrap().outcome.is_ok()));
+    write_events(&settings, "telemetry", 500);
+    let mut daemon = InProcess::start(cluster, |_| {});
+    let mut number = BEFORE;
+    while !daemon.handle.is_ready() {
+        assert!(!daemon.is_over(), "{:?}", daemon.take_end());
+        write_zone(number);
+        number += 1;
+        assert!(writer.receipt(PATIENCE).unwrap().outcome.is_ok());
+    }
+    assert!(number > BEFORE + 10, "{number}: nothing arrived meanwhile");
+    wait_for("all events are enriched", || {
+        daemon.status()["records"]["enriched"] == 500
+    });
+    let admin = Admin::new(&settings, PATIENCE).unwrap();
+    let reader = TopicReader::all(&settings, &admin, "telemetry.enriched").unwrap();
+    let mut least = usize::MAX;
+    reader
+        .read_all(PATIENCE, |record| {
+            least = least.min(zones_of(record.value.unwrap()))
+        })
+        .unwrap();
+    assert!(least >= BEFORE, "an event has {least} zones");
+    daemon.stop().unwrap();
+}
+
+#[test]
+fn fs_65_a_daemon_waits_for_its_telemetry_topic_and_hears_of_the_zones_side_meanwhile() {
+    let start = || {
+        let cluster = EmbeddedCluster::start(1).unwrap();
+        for topic in TOPICS.iter().filter(|topic| **topic != "telemetry") {
+            cluster.create_topic(topic, 2).unwrap();
+        }
+        InProcess::start(cluster, |_| {})
+    };
+    let waits = |daemon: &InProcess| {
+        daemon.status()["waiting_for"]
+            .as_str()
+            .unwrap_or("")
+            .contains("`telemetry`")
+    };
+    let mut daemon = start();
+    wait_for("it says what it waits for", || waits(&daemon));
+    assert!(!daemon.handle.is_ready());
+    daemon.cluster.create_topic("telemetry", 2).unwrap();
+    daemon.wait_ready();
+    daemon.stop().unwrap();
+
+    let mut daemon = start();
+    wait_for("it says what it waits for", || waits(&daemon));
+    // A fetch error that no waiting mends ends the zones side.
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 50];
+    daemon
+        .cluster
+        .controls()
+        .request_errors(RDKafkaApiKey::Fetch, &refused);
+    wait_for("the daemon ends", || daemon.is_over());
+    let error = daemon.take_end().unwrap_err().to_string();
+    assert!(error.contains("zones"), "{error}");
+}
+
+/// Seconds of processor time that a process has used.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let ticks = |place: usize| {
+        after_name
+            .split(' ')
+            .nth(place)
+            .unwrap()
+            .parse::<f64>()
+            .unwrap()
+    };
+    // `utime` and `stime`, in the 100 ticks a second of Linux.
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+/// Spends `duration` asking `each`.
+fn watch_for(duration: Duration, mut each: impl FnMut()) {
+    let begun = Clock::mono();
+    while Clock::mono().since(begun) < duration {
+        each();
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn fs_66_fs_80_brokers_that_are_away_are_waited_for_without_haste_and_nothing_is_lost() {
+    let cluster = cluster(1);
+    let folder = tempfile::tempdir().unwrap();
+    let config = file_for(&cluster, folder.path(), 2_000);
+    let settings = Settings::new(&cluster.bootstrap_servers(), "g");
+    write_events(&settings, "telemetry", 500);
+    cluster.controls().broker_down(1).unwrap();
+    let mut daemon = Daemon::start(&config, folder.path(), "one");
+    let is_alive = |daemon: &Daemon| daemon.get("/livez").is_some_and(|(code, _)| code == 200);
+    wait_for("it is alive", || is_alive(&daemon));
+    let outage = Duration::from_secs(5);
+    let mut used = cpu_seconds(daemon.pid());
+    let quiet = |daemon: &Daemon| {
+        assert!(is_alive(daemon));
+        assert_eq!(daemon.get("/readyz").map(|(code, _)| code), Some(503));
+    };
+    watch_for(outage, || quiet(&daemon));
+    used = cpu_seconds(daemon.pid()) - used;
+    assert!(
+        used < 1.5,
+        "started with the broker down, it used {used} s of {outage:?}"
+    );
+    cluster.controls().broker_up(1).unwrap();
+    daemon.wait_ready();
+    let enriched = |daemon: &Daemon| daemon.metric("ringfence_records_enriched_total", "");
+    wait_for("all is enriched", || enriched(&daemon) == Some(500.0));
+
+    cluster.controls().broker_down(1).unwrap();
+    // Questions under way keep the client busy until they are given up; after that it must be calm.
+    watch_for(Duration::from_secs(18), || assert!(is_alive(&daemon)));
+    used = cpu_seconds(daemon.pid());
+    watch_for(outage, || assert!(is_alive(&daemon)));
+    used = cpu_seconds(daemon.pid()) - used;
+    assert!(
+        used < 1.5,
+        "with the broker gone, it used {used} s of {outage:?}"
+    );
+    cluster.controls().broker_up(1).unwrap();
+    write_events(&settings, "telemetry", 500);
+    wait_for("the rest is enriched", || {
+        enriched(&daemon) >= Some(1_000.0)
+    });
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn fs_72_a_second_signal_ends_a_drain_that_is_stuck_at_once_with_its_number() {
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let cluster = cluster(1);
+        let folder = tempfile::tempdir().unwrap();
+        let config = file_for(&cluster, folder.path(), 30_000);
+        let settings = Settings::new(&cluster.bootstrap_servers(), "g");
+        let mut daemon = Daemon::start(&config, folder.path(), "one");
+        daemon.wait_ready();
+        let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 5_000];
+        write_events(&settings, "telemetry", 100);
+        cluster
+            .controls()
+            .request_errors(RDKafkaApiKey::Produce, &refused);
+        let writer = TopicWriter::new(&settings).unwrap();
+        drop(writer);
+        daemon.signal(signal);
+        wait_for("it drains", || daemon.log().contains("draining"));
+        daemon.signal(signal);
+        let begun = Clock::mono();
+        assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(code));
+        assert!(Clock::mono().since(begun) < Duration::from_secs(5));
+    }
 }
