@@ -148,6 +148,8 @@ struct Simulation {
     values: BTreeMap<RecordPosition, Vec<u8>>,
     as_of: Option<EventTime>,
     low_watermark: Option<EventTime>,
+    /// The latest as_of that any process published: answers up to it were given.
+    promised: Option<EventTime>,
     has_failed_build: bool,
     transactions: u32,
     open: Vec<(u32, usize, Vec<ringfence::zone::StagedChange>)>,
@@ -209,6 +211,7 @@ impl Simulation {
             values: BTreeMap::new(),
             as_of: None,
             low_watermark: None,
+            promised: None,
             has_failed_build: false,
             transactions: 0,
             open: Vec::new(),

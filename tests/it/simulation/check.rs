@@ -144,6 +144,7 @@ impl Simulation {
             Some(snapshot.as_of),
             self.tally.epochs.max(snapshot.epoch.0),
         );
+        self.promised = self.promised.max(self.as_of);
         let without = self.not_in_index(snapshot.as_of)?;
         if snapshot.floor > snapshot.as_of {
             return Ok(());

@@ -92,11 +92,12 @@ impl Simulation {
         self.open.push((number, partition, vec![change]));
     }
 
-    /// Takes note of what is written next to the partition. A record that is stamped now at or below as_of makes answers wrong that were given already: what two runs say may
-    /// differ from here on (I10 promises nothing then).
+    /// Takes note of what is written next to the partition. A record that is stamped at or below an as_of that any process
+    /// published makes answers wrong that were given already: what two runs say may differ from here on (I10 promises
+    /// nothing then).
     fn note_stamp(&mut self, partition: usize) {
         let stamp = self.world.now + self.world.broker_ahead[partition];
-        if self.as_of.is_some_and(|as_of| t(stamp) <= as_of) {
+        if self.promised.is_some_and(|as_of| t(stamp) <= as_of) {
             self.values.clear();
         }
         if self.world.broker_ahead[partition] < -APART {
@@ -118,7 +119,7 @@ impl Simulation {
         if is_committed {
             if changes
                 .iter()
-                .any(|change| Some(change.commit_time) <= self.as_of)
+                .any(|change| Some(change.commit_time) <= self.promised)
             {
                 self.values.clear();
             }

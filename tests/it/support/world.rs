@@ -485,6 +485,8 @@ impl World {
         self.served_partitions = self.zones.len();
         self.met.fill(0);
         self.met_late = 0;
+        self.late_changes.clear();
+        self.late_in_new.clear();
         self.building.clear();
         self.built.clear();
         self.in_index.clear();
