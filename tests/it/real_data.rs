@@ -2,14 +2,14 @@
 //! (`match_from` = `match_until`), and held against an oracle that knows nothing of Ringfence (issue 3, point 11, and
 //! "holds when" 5).
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringfence::clock::Clock;
 use serde_json::Value;
 
-use crate::support::daemon::{eventually, ringfence_ok};
+use crate::support::daemon::{eventually, ringfence};
 use crate::support::stage::Stage;
 
 /// The folder of the real data, or `None` with a word of it.
@@ -71,27 +71,28 @@ struct Reprocessing {
 
 impl Reprocessing {
     fn prepare(name: &str, data: &Path, zones: &str, oracle: &str) -> Option<Self> {
-        let begin = Clock::wall().millis();
-        // The zones act 15 s from now, when all of them are surely written; the instant is later still.
-        let (effective_at, instant) = (begin + 15_000, begin + 20_000);
-        let gate = format!("[gate]\nmatch_from = {instant}\nmatch_until = {instant}\n");
-        let stage = Stage::new(name, &gate)?;
+        let stage = Stage::new(name, "")?;
         // The stamps of the past would be beyond any retention.
         stage.create_topics(8, &["--retention", "-1"]);
         let file = data.join(zones);
-        ringfence_ok(
-            &stage.config,
-            &[
-                "zones",
-                "import",
-                file.to_str().expect("a plain path"),
-                "--id",
-                "zone_id",
-                "--skip-invalid",
-                "--effective-at",
-                &effective_at.to_string(),
-            ],
-        );
+        let file = file.to_str().expect("a plain path");
+        let import = ["--json", "zones", "import", file, "--id", "zone_id"];
+        let import: Vec<&str> = import.iter().copied().chain(["--skip-invalid"]).collect();
+        // On a busy machine some may come later than the instant that the run asked for: all act before the one below.
+        let report = ringfence(&stage.config, &import).stdout;
+        let report: Value = serde_json::from_slice(&report).expect("JSON");
+        assert_eq!(report["failed"], 0, "{report}");
+        let effective_at = report["effective_at"].as_i64().expect("an instant");
+        let instant = effective_at.max(Clock::wall().millis()) + 1_000;
+        let mut config = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&stage.config)
+            .expect("the file is there");
+        writeln!(
+            config,
+            "[gate]\nmatch_from = {instant}\nmatch_until = {instant}"
+        )
+        .expect("the folder is writable");
         let oracle = rows(&data.join(oracle));
         // row, entity, ts, lat, lon, zones, boundary, ambiguous
         let events = oracle.iter().enumerate().map(|(number, row)| {

@@ -154,7 +154,7 @@ impl Daemon {
 
     /// Waits until `/readyz` says yes.
     pub fn wait_ready(&mut self) {
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_secs(180);
         let log = self.log.clone();
         eventually("the daemon is ready", limit, || {
             if let Ok(Some(status)) = self.child.try_wait() {
