@@ -1,10 +1,16 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each benchmark uses a part of it"
+    clippy::disallowed_methods,
+    reason = "each benchmark uses a part of it; measuring reads the clock"
 )]
 //! Seeded worlds that several benchmarks share.
 
+pub mod measure;
+pub mod plain;
+pub mod record;
+
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use ringfence::geometry::{Area, Position, RawShape, ShapeRules};
@@ -103,6 +109,27 @@ pub fn tessellation(side: usize, per_edge: usize) -> Vec<StagedChange> {
     (0..side * side)
         .map(|number| upsert(number, cell(side, number, per_edge), number as i64))
         .collect()
+}
+
+/// Zone `number` of that tessellation as a record's value, its coordinates with seven decimals.
+pub fn feature(number: usize, side: usize, per_edge: usize, out: &mut String) {
+    out.clear();
+    let text = "a string takes everything";
+    write!(
+        out,
+        r#"{{"type":"Feature","id":"zone-{number:07}","properties":{{}},"geometry":{{"type":"Polygon","coordinates":[["#
+    )
+    .expect(text);
+    for (place, at) in cell(side, number, per_edge).iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        write!(out, "{comma}[{:.7},{:.7}]", at.lon, at.lat).expect(text);
+    }
+    out.push_str("]]}}");
+}
+
+/// The outer rings of that tessellation.
+pub fn rings(side: usize, per_edge: usize) -> impl Iterator<Item = Vec<Position>> {
+    (0..side * side).map(move |number| cell(side, number, per_edge))
 }
 
 /// The index of these zones.

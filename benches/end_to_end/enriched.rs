@@ -1,0 +1,128 @@
+//! The daemon's own worker over a published snapshot: consume, decode, match, splice, produce, commit. The zones side is
+//! quiet, so it is left out: between promotions it costs a few requests a second, whatever the number of events.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use ringfence::clock::{Clock, GuardedTime};
+use ringfence::codec::telemetry::{FieldRules, Fields};
+use ringfence::gate::{Degraded, Epoch, Snapshot};
+use ringfence::index::{Hits, Query};
+use ringfence::kafka::client::Settings;
+use ringfence::kafka::worker::{StartAt, Worker, WorkerSettings, WorkerWindow};
+use ringfence::pipeline::{AtRules, MatchMode, PipelineConfig, View, Zones};
+use ringfence::shutdown::Shutdown;
+use ringfence::time::EventTime;
+use ringfence::zone::Zone;
+
+use crate::support::measure::{self, Cost};
+use crate::{Job, PER_EDGE, SIDE, support};
+
+/// The default.
+pub(crate) fn event_time() -> MatchMode {
+    MatchMode::Event {
+        from: None,
+        until: None,
+    }
+}
+
+/// `gate.match = "latest"`.
+pub(crate) fn latest() -> MatchMode {
+    MatchMode::Latest
+}
+
+/// A snapshot that notes when it was first asked.
+struct Watched {
+    snapshot: Snapshot,
+    begun: OnceLock<Instant>,
+}
+
+impl Zones for Watched {
+    type Hits = Hits;
+
+    fn view(&self) -> View {
+        self.snapshot.view()
+    }
+
+    fn lookup(&self, queries: &[Query], hits: &mut Hits) {
+        self.begun.get_or_init(Instant::now);
+        self.snapshot.lookup(queries, hits);
+    }
+
+    fn found<'a>(&'a self, hits: &'a Hits, query: usize) -> impl Iterator<Item = &'a Zone> + Clone {
+        self.snapshot.found(hits, query)
+    }
+}
+
+pub(crate) fn drain(job: &Job, mode: MatchMode) -> Cost {
+    let watched = Arc::new(Watched {
+        snapshot: Snapshot {
+            index: Arc::new(support::index(&support::tessellation(SIDE, PER_EDGE))),
+            epoch: Epoch(1),
+            as_of: Clock::wall(),
+            floor: EventTime::MIN,
+            degraded: Degraded::No,
+        },
+        begun: OnceLock::new(),
+    });
+    let fields = Fields::new(&FieldRules::default()).expect("the defaults are right");
+    let mut pipeline = PipelineConfig::new(fields, &job.from);
+    pipeline.enriched_max_bytes = 1_048_588;
+    pipeline.at = AtRules {
+        mode,
+        ..AtRules::default()
+    };
+    let settings = WorkerSettings {
+        telemetry_topic: job.from.clone(),
+        enriched_topic: job.to.clone(),
+        dead_letter_topic: None,
+        start: StartAt::Earliest,
+        partitions_at_start: 8,
+        on_out_of_range: None,
+        commit_interval: Duration::from_millis(500),
+        drain_timeout: Duration::from_secs(10),
+    };
+    let window = Arc::new(WorkerWindow::default());
+    let cpu = measure::cpu_time();
+    let worker = Worker::new(
+        &Settings::new(&job.bootstrap, &job.group),
+        settings,
+        pipeline,
+        {
+            let watched = Arc::clone(&watched);
+            move || Arc::clone(&watched)
+        },
+        Arc::new(GuardedTime::default()),
+        Arc::clone(&window),
+    )
+    .expect("the settings are right");
+    let shutdown = Shutdown::new();
+    let stopped = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let turning = scope.spawn(|| {
+            let ended = worker.run(&shutdown);
+            stopped.store(true, Ordering::Release);
+            ended
+        });
+        while window.seen().counters.enriched < job.events as u64 {
+            assert!(!stopped.load(Ordering::Acquire), "the worker goes on");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let begun = watched.begun.get().expect("events were matched");
+        let cost = Cost {
+            wall: begun.elapsed().as_secs_f64(),
+            cpu: measure::cpu_time() - cpu,
+        };
+        let counters = window.seen().counters;
+        assert_eq!(
+            counters.flagged.iter().sum::<u64>(),
+            0,
+            "every event is settled: {counters:?}"
+        );
+        shutdown.request();
+        let ended = turning.join().expect("the worker does not panic");
+        ended.expect("the worker drains");
+        cost
+    })
+}

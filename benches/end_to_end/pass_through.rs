@@ -1,0 +1,148 @@
+//! The worker's Kafka code with nothing between consuming and producing: the same member, queue, batches, producer,
+//! acknowledgements and commits as in `kafka::worker`, the records as they came.
+
+use std::time::{Duration, Instant};
+
+use ringfence::clock::Clock;
+use ringfence::kafka::client::{Settings, cap_batches};
+use ringfence::kafka::member::{GroupEvent, Member, Start};
+use ringfence::kafka::outbox::Outbox;
+use ringfence::partition::{Offset, PartitionId, RecordPosition};
+use ringfence::pipeline::{AckResult, Limits, Output, Sink as _, Token};
+use ringfence::telemetry::HeaderRef;
+
+use crate::Job;
+use crate::support::measure::{self, Cost};
+
+/// As in the worker.
+const BATCH: usize = 1_000;
+const TURN: Duration = Duration::from_millis(5);
+const STORE_EVERY: Duration = Duration::from_millis(20);
+/// The worker publishes its counters so often; the end is seen no sooner here.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+const COMMIT_EVERY: Duration = Duration::from_millis(500);
+/// Low bits of a token: the offset.
+const OFFSET_BITS: u32 = 40;
+
+pub(crate) fn drain(job: &Job) -> Cost {
+    let cpu = measure::cpu_time();
+    let limits = Limits::default();
+    let kafka = Settings::new(&job.bootstrap, &job.group);
+    let mut producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
+    cap_batches(&mut producer, 1_048_588);
+    let mut loops = Loop {
+        outbox: Outbox::new(&producer, limits.in_flight_max, &job.to, None)
+            .expect("the settings are right"),
+        member: Member::join(&kafka, &job.from, BATCH, COMMIT_EVERY)
+            .expect("the settings are right"),
+        next: vec![None; 64],
+        in_flight: 0,
+        done: 0,
+        begun: None,
+    };
+    let (mut stored_at, mut published_at) = (Clock::mono(), Clock::mono());
+    loop {
+        loops.answer();
+        loops.take_acks();
+        loops.pass(limits.in_flight_max);
+        let now = Clock::mono();
+        if now.since(stored_at) >= STORE_EVERY {
+            stored_at = now;
+            loops.store();
+        }
+        if now.since(published_at) >= PUBLISH_EVERY {
+            published_at = now;
+            if loops.done >= job.events {
+                break;
+            }
+        }
+    }
+    Cost {
+        wall: loops
+            .begun
+            .expect("records were read")
+            .elapsed()
+            .as_secs_f64(),
+        cpu: measure::cpu_time() - cpu,
+    }
+}
+
+struct Loop {
+    outbox: Outbox,
+    member: Member,
+    /// The offset to commit next, by partition.
+    next: Vec<Option<Offset>>,
+    in_flight: usize,
+    done: usize,
+    begun: Option<Instant>,
+}
+
+impl Loop {
+    fn answer(&mut self) {
+        let mut events = Vec::new();
+        self.member.poll(&mut events).expect("the group is served");
+        for event in events {
+            match event {
+                GroupEvent::Assigned(partitions) => {
+                    let starts: Vec<_> =
+                        partitions.iter().map(|id| (*id, Start::LogStart)).collect();
+                    self.member.assign(&starts).expect("assigned");
+                }
+                other => panic!("alone in its group: {other:?}"),
+            }
+        }
+    }
+
+    fn take_acks(&mut self) {
+        while let Some((token, result)) = self.outbox.ack() {
+            assert_eq!(result, AckResult::Delivered);
+            let raw = token.into_raw();
+            // Acknowledgements of a partition come in order, so the last is the furthest.
+            self.next[raw >> OFFSET_BITS] =
+                Some(Offset((raw & ((1 << OFFSET_BITS) - 1)) as i64 + 1));
+            self.in_flight -= 1;
+            self.done += 1;
+        }
+    }
+
+    fn pass(&mut self, in_flight_max: usize) {
+        let take = (in_flight_max - self.in_flight).min(BATCH);
+        if take == 0 {
+            std::thread::park_timeout(Duration::from_millis(1));
+            return;
+        }
+        let batch = self.member.take(take, TURN);
+        if batch.is_empty() {
+            return;
+        }
+        self.begun.get_or_insert_with(Instant::now);
+        let mut headers: Vec<HeaderRef<'_>> = Vec::new();
+        for message in batch.messages() {
+            assert!(message.error().is_none(), "{:?}", message.error());
+            headers.clear();
+            message.headers(&mut headers);
+            let (partition, offset) = (message.partition(), message.offset());
+            self.outbox.enriched(Output {
+                token: Token::from_raw((partition.0 as usize) << OFFSET_BITS | offset.0 as usize),
+                source: RecordPosition { partition, offset },
+                partition,
+                key: message.key(),
+                value: message.value(),
+                timestamp: message.timestamp().instant(),
+                headers: ringfence::enriched::OriginalHeaders::Lent(&headers),
+                added: None,
+            });
+            self.in_flight += 1;
+        }
+    }
+
+    fn store(&mut self) {
+        let commits: Vec<_> = self
+            .next
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(id, next)| Some((PartitionId(id as i32), next.take()?)))
+            .collect();
+        self.member.store(&commits).expect("offsets are stored");
+    }
+}

@@ -1,0 +1,100 @@
+//! What a user would write with the usual crates, in good faith: rdkafka's `StreamConsumer` and `FutureProducer` on tokio,
+//! `serde_json::Value`, rstar and geo; offsets stored once the output is acknowledged. It knows nothing of event time,
+//! late changes, rejections or rebalances. The client settings are ours, so that only the code differs.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rdkafka::Message as _;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use ringfence::kafka::client::Settings;
+use ringfence::pipeline::Limits;
+use serde_json::Value;
+
+use crate::support::measure::{self, Cost};
+use crate::support::plain::Geo;
+use crate::{Job, PER_EDGE, SIDE, support};
+
+pub(crate) fn drain(job: &Job) -> Cost {
+    let zones = Geo::new(support::rings(SIDE, PER_EDGE));
+    let ids: Vec<String> = (0..SIDE * SIDE)
+        .map(|number| format!("zone-{number:07}"))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let cpu = measure::cpu_time();
+    let begun = runtime.block_on(enrich_all(job, &zones, &ids));
+    Cost {
+        wall: begun.elapsed().as_secs_f64(),
+        cpu: measure::cpu_time() - cpu,
+    }
+}
+
+/// Adds the zones of its position to an event.
+fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<Vec<u8>> {
+    let mut event: Value = serde_json::from_slice(value).ok()?;
+    let (lat, lon) = (event.get("lat")?.as_f64()?, event.get("lon")?.as_f64()?);
+    let mut found: Vec<&str> = zones
+        .at(lon, lat)
+        .map(|number| ids[number].as_str())
+        .collect();
+    found.sort_unstable();
+    event["zones"] = found.into();
+    serde_json::to_vec(&event).ok()
+}
+
+async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) -> Instant {
+    let limits = Limits::default();
+    let kafka = Settings::new(&job.bootstrap, &job.group);
+    let mut settings = kafka.telemetry_consumer(Duration::from_millis(500));
+    settings.set("auto.offset.reset", "earliest");
+    let consumer: StreamConsumer = settings.create().expect("the settings are right");
+    consumer.subscribe(&[&job.from]).expect("subscribed");
+    let producer: FutureProducer = kafka
+        .producer(limits.in_flight_max, limits.in_flight_max_bytes)
+        .create()
+        .expect("the settings are right");
+    let mut begun = None;
+    let mut in_flight: VecDeque<(DeliveryFuture, i32, i64)> = VecDeque::new();
+    for _ in 0..job.events {
+        let message = consumer.recv().await.expect("a message");
+        begun.get_or_insert_with(Instant::now);
+        let value = message.payload().expect("a value");
+        let enriched = enrich(value, zones, ids).expect("the event is valid");
+        let mut record = FutureRecord::to(&job.to)
+            .partition(message.partition())
+            .payload(&enriched)
+            .key(message.key().unwrap_or_default());
+        record.timestamp = message.timestamp().to_millis();
+        let sent = producer
+            .send_result(record)
+            .unwrap_or_else(|(error, _)| panic!("{error}"));
+        in_flight.push_back((sent, message.partition(), message.offset()));
+        if in_flight.len() >= limits.in_flight_max / 2 {
+            finish(&consumer, &job.from, in_flight.drain(..1_000)).await;
+        }
+    }
+    producer
+        .flush(Duration::from_secs(30))
+        .expect("everything is written");
+    finish(&consumer, &job.from, in_flight.drain(..)).await;
+    begun.expect("events were read")
+}
+
+async fn finish(
+    consumer: &StreamConsumer,
+    topic: &str,
+    sent: impl Iterator<Item = (DeliveryFuture, i32, i64)>,
+) {
+    for (sent, partition, offset) in sent {
+        sent.await
+            .expect("the producer is alive")
+            .unwrap_or_else(|(error, _)| panic!("{error}"));
+        consumer
+            .store_offset(topic, partition, offset)
+            .expect("the offset is stored");
+    }
+}

@@ -1,0 +1,107 @@
+//! The topics of a run: made, filled, counted, deleted.
+
+use std::time::Duration;
+
+use ringfence::clock::Clock;
+use ringfence::kafka::admin::{Admin, End, TopicSpec};
+use ringfence::kafka::client::Settings;
+use ringfence::kafka::writer::{Outgoing, TopicWriter};
+
+use crate::support::Seeded;
+
+pub(crate) fn admin(bootstrap: &str) -> Admin {
+    let settings = Settings::new(bootstrap, "bench");
+    Admin::new(&settings, Duration::from_secs(30)).expect("the settings are right")
+}
+
+pub(crate) fn create(admin: &Admin, name: &str, partitions: i32, properties: &[(&str, &str)]) {
+    let spec = TopicSpec {
+        name: name.to_owned(),
+        partitions,
+        replication: None,
+        properties: properties
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    };
+    admin
+        .create_topic(&spec, false)
+        .expect("the topic is created");
+}
+
+pub(crate) fn delete(admin: &Admin, name: &str) {
+    admin.delete_topic(name).expect("the topic is deleted");
+}
+
+/// How many records a topic that is neither compacted nor written in transactions holds.
+pub(crate) fn count(admin: &Admin, name: &str) -> usize {
+    let partitions = admin.existing(name).expect("the topic exists").ids();
+    let ranges = admin
+        .offsets(name, &partitions, End::Log)
+        .expect("the offsets are known");
+    let records: i64 = ranges
+        .iter()
+        .map(|(_, range)| range.to.0 - range.from.0)
+        .sum();
+    usize::try_from(records).expect("a range is not backwards")
+}
+
+/// Writes records without waiting for each, and waits for all.
+pub(crate) fn write(
+    bootstrap: &str,
+    topic: &str,
+    records: impl Iterator<Item = (String, String)>,
+) -> usize {
+    let writer =
+        TopicWriter::new(&Settings::new(bootstrap, "bench")).expect("the settings are right");
+    let mut bytes = 0;
+    for (tag, (key, value)) in records.enumerate() {
+        let record = Outgoing {
+            topic,
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            ..Outgoing::default()
+        };
+        bytes += value.len();
+        while !writer.send(&record, tag).expect("the record is taken") {
+            take_receipts(&writer);
+        }
+    }
+    while writer.in_flight() > 0 {
+        take_receipts(&writer);
+    }
+    take_receipts(&writer);
+    bytes
+}
+
+fn take_receipts(writer: &TopicWriter) {
+    let first = writer.receipt(Duration::from_millis(10));
+    for receipt in first.into_iter().chain(writer.receipts()) {
+        receipt.outcome.expect("the record is written");
+    }
+}
+
+/// Writes events of ten thousand vehicles at uniform places, at about the time of writing; gives the bytes of their values.
+pub(crate) fn fill(bootstrap: &str, topic: &str, events: usize) -> usize {
+    let mut seeded = Seeded::new(3);
+    let time = Clock::wall().millis() - 60_000;
+    let record = |number: usize| {
+        let (lon, lat) = (seeded.unit(), seeded.unit());
+        let vehicle = format!("vehicle-{:06}", number * 7_919 % 10_000);
+        let value = format!(
+            concat!(
+                r#"{{"id":"{}","ts":{},"lat":{:.9},"lon":{:.9},"#,
+                r#""speed_kmh":43.7,"heading":271.5,"accuracy_m":4.2,"odometer_m":123456789,"engine":"on","#,
+                r#""route":{{"id":"803","trip":"1874523","headsign":"Domain North Lamar","stop_sequence":17}},"#,
+                r#""driver":"d-2291","occupancy":"FEW_SEATS_AVAILABLE","seq":{}}}"#
+            ),
+            vehicle,
+            time + number as i64 / 100,
+            lat,
+            lon,
+            number
+        );
+        (vehicle, value)
+    };
+    write(bootstrap, topic, (0..events).map(record))
+}

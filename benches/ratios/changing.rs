@@ -1,0 +1,205 @@
+//! Lookups on one thread while another promotes and publishes: how many changes a second leave the lookups their rate, and
+//! what promotions do to the slowest batches.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use ringfence::index::{Hits, Index, Query};
+use ringfence::time::EventTime;
+use ringfence::zone::StagedChange;
+
+use crate::lookup::{self, BATCH};
+use crate::support;
+use crate::support::measure::{self, Row, Spread, Target};
+
+const PER_EDGE: usize = 16;
+/// Lookups count as kept at this part of their quiet rate.
+const KEPT: f64 = 0.9;
+const RATES: [usize; 8] = [500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000];
+/// How many promotions a second the changes of a rate come in: each tick of the gate is one.
+const PROMOTIONS_PER_SECOND: usize = 100;
+
+struct World {
+    published: ArcSwap<Index>,
+    queries: Vec<Query>,
+    /// Changes to take round and round: the zones move to and fro.
+    changes: Vec<StagedChange>,
+}
+
+impl World {
+    fn new() -> Self {
+        let side = if measure::is_quick() { 32 } else { 316 };
+        let zones = side * side;
+        let changes = (0..200_000.min(zones * 2))
+            .map(|n| {
+                let number = n * 7_919 % zones;
+                let place = if n < zones { number + 1 } else { number } % zones;
+                let ring = support::cell(side, place, PER_EDGE);
+                support::upsert(number, ring, (zones + n) as i64)
+            })
+            .collect();
+        Self {
+            published: ArcSwap::from_pointee(support::index(&support::tessellation(
+                side, PER_EDGE,
+            ))),
+            queries: lookup::queries(65_536, 13),
+            changes,
+        }
+    }
+
+    /// Looks up for so long; gives each batch's time in seconds.
+    fn look_up(&self, lasting: Duration) -> Vec<f64> {
+        let mut hits = Hits::default();
+        let mut times = Vec::new();
+        let begun = Instant::now();
+        for batch in self.queries.chunks_exact(BATCH).cycle() {
+            let started = Instant::now();
+            if started - begun >= lasting {
+                break;
+            }
+            let index = self.published.load_full();
+            index.lookup(batch, &mut hits);
+            std::hint::black_box(&hits);
+            times.push(started.elapsed().as_secs_f64());
+        }
+        times
+    }
+
+    /// Looks up for so long while `per_promotion` changes are promoted so many times a second; gives the batches' times
+    /// and the changes per second that were reached.
+    fn look_up_while_changing(
+        &self,
+        lasting: Duration,
+        per_promotion: usize,
+        promotions_per_second: usize,
+    ) -> (Vec<f64>, f64) {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let promoter = scope.spawn(|| {
+                let begun = Instant::now();
+                let mut promoted = 0;
+                let mut place = 0;
+                let first = self.published.load_full();
+                while !stop.load(Ordering::Relaxed) {
+                    let due =
+                        Duration::from_secs_f64(promoted as f64 / promotions_per_second as f64);
+                    if let Some(early) = due.checked_sub(begun.elapsed()) {
+                        std::thread::sleep(early);
+                    }
+                    let changes: Vec<StagedChange> = (0..per_promotion)
+                        .map(|n| {
+                            let mut change = self.changes[(place + n) % self.changes.len()].clone();
+                            // Each change of a zone is later than the one before.
+                            let offset = (1 << 40) + (place + n) as i64;
+                            change.position.offset.0 = offset;
+                            change.valid_from = EventTime::clamped(offset);
+                            change.commit_time = change.valid_from;
+                            change
+                        })
+                        .collect();
+                    place += per_promotion;
+                    let built = self
+                        .published
+                        .load()
+                        .promote(
+                            &changes,
+                            EventTime::clamped((1 << 40) + place as i64),
+                            &support::RULES,
+                        )
+                        .expect("it builds");
+                    self.published.store(Arc::new(built.index));
+                    promoted += 1;
+                }
+                let rate = place as f64 / begun.elapsed().as_secs_f64();
+                // Every slice begins with the same index.
+                self.published.store(first);
+                rate
+            });
+            let times = self.look_up(lasting);
+            stop.store(true, Ordering::Relaxed);
+            (times, promoter.join().expect("the promoter does not panic"))
+        })
+    }
+}
+
+fn slice() -> Duration {
+    Duration::from_millis(if measure::is_quick() { 100 } else { 1_000 })
+}
+
+/// The highest of the rates at which lookups keep nine tenths of their quiet rate.
+pub(crate) fn changes_per_second() {
+    let world = World::new();
+    let rounds = if measure::is_quick() { 1 } else { 3 };
+    let mut best = Spread::once(0.0);
+    let mut kept_then = 1.0;
+    for rate in RATES {
+        let mut reached = Vec::new();
+        let kept = Spread::new((0..rounds).map(|_| {
+            let quiet = world.look_up(slice()).len();
+            let (times, changes) = world.look_up_while_changing(
+                slice(),
+                rate / PROMOTIONS_PER_SECOND,
+                PROMOTIONS_PER_SECOND,
+            );
+            reached.push(changes);
+            times.len() as f64 / quiet as f64
+        }));
+        let reached = Spread::new(reached.into_iter());
+        measure::say(&format!(
+            "  {rate} changes/s asked for, {} made, lookups kept {:.0} %",
+            measure::figure(reached.median),
+            kept.median * 100.0
+        ));
+        if kept.median < KEPT || reached.median < 0.9 * rate as f64 {
+            break;
+        }
+        best = reached;
+        kept_then = kept.median;
+    }
+    Row {
+        what: "zone changes/s with lookups kept ≥ 90 % of the quiet rate, 100 k zones",
+        ours: format!("{} changes/s", measure::figure(best.median)),
+        baseline: format!("lookups kept {:.0} %", kept_then * 100.0),
+        value: best,
+        target: Target::AtLeast(10_000.0, 50_000.0),
+    }
+    .report();
+}
+
+/// p99 of batches while a thousand one-zone promotions are published a second ÷ while none is.
+pub(crate) fn batch_latency() {
+    let world = World::new();
+    let rounds = if measure::is_quick() { 1 } else { 7 };
+    let p99 = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() * 99 / 100]
+    };
+    let mut promotions = Vec::new();
+    let slices: Vec<(f64, f64)> = (0..rounds)
+        .map(|_| {
+            let quiet = p99(world.look_up(slice()));
+            let (times, rate) = world.look_up_while_changing(slice(), 1, 1_000);
+            promotions.push(rate);
+            (p99(times), quiet)
+        })
+        .collect();
+    let micros = |of: fn(&(f64, f64)) -> f64| {
+        let middle = Spread::new(slices.iter().map(of)).median;
+        format!("{} µs", measure::figure(middle * 1e6))
+    };
+    let rate = Spread::new(promotions.into_iter()).median;
+    Row {
+        what: "p99 batch latency with 1 k promotions/s ÷ none, 100 k zones, batches of 256",
+        ours: format!(
+            "{} at {} promotions/s",
+            micros(|slice| slice.0),
+            measure::figure(rate)
+        ),
+        baseline: micros(|slice| slice.1),
+        value: Spread::new(slices.iter().map(|(busy, quiet)| busy / quiet)),
+        target: Target::AtMost(1.25, 1.03),
+    }
+    .report();
+}

@@ -1,0 +1,53 @@
+//! The JSON round trip.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use ringfence::codec::telemetry::{FieldRules, Fields};
+
+use crate::support::measure::{self, Rounds, Row, Target};
+use crate::support::record::{self, RECORD};
+
+/// `serde_json::Value` round trip ÷ extract and splice.
+pub(crate) fn round_trip() {
+    let fields = Fields::new(&FieldRules::default()).expect("the default fields are good");
+    let zones = record::zones();
+    record::assert_same(&fields, &zones);
+    let (rounds, at_least) = if measure::is_quick() {
+        (1, Duration::ZERO)
+    } else {
+        (9, Duration::from_millis(300))
+    };
+    let value = RECORD.as_bytes();
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    // Many at once, so that the clock is read seldom.
+    const AT_ONCE: usize = 1_000;
+    let compared = Rounds::measure(
+        rounds,
+        || {
+            measure::cost_of_repeated(at_least, || {
+                for _ in 0..AT_ONCE {
+                    black_box(record::ours(&fields, &zones, black_box(value), &mut a));
+                }
+            })
+            .per(AT_ONCE)
+        },
+        || {
+            measure::cost_of_repeated(at_least, || {
+                for _ in 0..AT_ONCE {
+                    black_box(record::plain(&zones, black_box(value), &mut b));
+                }
+            })
+            .per(AT_ONCE)
+        },
+    );
+    let (ours, baseline) = compared.medians();
+    Row {
+        what: "JSON: `serde_json::Value` round trip ÷ ours (extract + splice, 300 B)",
+        ours: measure::shown(ours),
+        baseline: measure::shown(baseline),
+        value: compared.ratios(|(ours, plain)| (plain.cpu, ours.cpu)),
+        target: Target::AtLeast(6.0, 15.0),
+    }
+    .report();
+}

@@ -1,0 +1,33 @@
+//! The figures of DESIGN 12 that need no Kafka, each beside its baseline in the same process, as rows of the table that
+//! `scripts/bench` prints. `benches/README.md` describes the workloads.
+//!
+//! One after the other: the order matters to none but the first, which measures the memory of the process.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock and paces its load"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod changing;
+mod codec;
+mod correct;
+mod lookup;
+mod million;
+mod promotion;
+
+fn main() {
+    let small = support::index(&support::tessellation(32, million::PER_EDGE));
+    let large = million::bootstrap();
+    million::lookup(&small, &large);
+    million::promotion(&small, &large);
+    drop(large);
+    lookup::baselines();
+    promotion::rebuild();
+    changing::changes_per_second();
+    changing::batch_latency();
+    codec::round_trip();
+    correct::memberships();
+}

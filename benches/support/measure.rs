@@ -1,0 +1,244 @@
+//! Measures two ways of doing the same alternately, so that whatever else the machine does meets both, and reports one row
+//! of the table for each figure (DESIGN 12).
+//!
+//! A ratio is the median of the rounds' ratios; its noise is half the distance of the smallest from the largest of them,
+//! in percent of the median.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
+
+/// What something took, in seconds.
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// By the wall clock.
+    pub wall: f64,
+    /// In user and system time, of all threads of the process.
+    pub cpu: f64,
+}
+
+impl Cost {
+    /// The cost of one of `count` things.
+    pub fn per(self, count: usize) -> Self {
+        Self {
+            wall: self.wall / count as f64,
+            cpu: self.cpu / count as f64,
+        }
+    }
+}
+
+/// CPU time of this process until now, in seconds.
+pub fn cpu_time() -> f64 {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
+}
+
+/// What `work` takes.
+pub fn cost_of<T>(work: impl FnOnce() -> T) -> (Cost, T) {
+    let (begun, cpu) = (Instant::now(), cpu_time());
+    let result = work();
+    let cost = Cost {
+        wall: begun.elapsed().as_secs_f64(),
+        cpu: cpu_time() - cpu,
+    };
+    (cost, result)
+}
+
+/// What `work` takes on average, repeated for at least `at_least`.
+pub fn cost_of_repeated(at_least: Duration, mut work: impl FnMut()) -> Cost {
+    let mut times = 0;
+    let (cost, ()) = cost_of(|| {
+        let begun = Instant::now();
+        while times == 0 || begun.elapsed() < at_least {
+            work();
+            times += 1;
+        }
+    });
+    cost.per(times)
+}
+
+/// Two ways of doing the same, one pair a round.
+#[derive(Clone, Debug, Default)]
+pub struct Rounds(pub Vec<(Cost, Cost)>);
+
+impl Rounds {
+    /// Measures both ways alternately.
+    pub fn measure(
+        rounds: usize,
+        mut ours: impl FnMut() -> Cost,
+        mut baseline: impl FnMut() -> Cost,
+    ) -> Self {
+        Self((0..rounds).map(|_| (ours(), baseline())).collect())
+    }
+
+    /// The rounds' ratios, numerator first.
+    pub fn ratios(&self, of: impl Fn(&(Cost, Cost)) -> (f64, f64)) -> Spread {
+        Spread::new(self.0.iter().map(|round| {
+            let (above, below) = of(round);
+            above / below
+        }))
+    }
+
+    /// Median costs of both.
+    pub fn medians(&self) -> (Cost, Cost) {
+        let median = |of: fn(&(Cost, Cost)) -> f64| Spread::new(self.0.iter().map(of)).median;
+        (
+            Cost {
+                wall: median(|round| round.0.wall),
+                cpu: median(|round| round.0.cpu),
+            },
+            Cost {
+                wall: median(|round| round.1.wall),
+                cpu: median(|round| round.1.cpu),
+            },
+        )
+    }
+}
+
+/// The middle and the noise of repeated measurements.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// Half the distance of the smallest from the largest, in percent of the middle one; `None` where there was one only.
+    pub noise: Option<f64>,
+}
+
+impl Spread {
+    /// Of these measurements.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn new(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (least, most) = (values[0], values[values.len() - 1]);
+        let upper = values[values.len() / 2];
+        let median = f64::midpoint(upper, values[(values.len() - 1) / 2]);
+        Self {
+            median,
+            noise: (values.len() > 1).then(|| (most - least) / 2.0 / median.abs() * 100.0),
+        }
+    }
+
+    /// A figure that was measured once, or counted.
+    pub fn once(value: f64) -> Self {
+        Self {
+            median: value,
+            noise: None,
+        }
+    }
+}
+
+/// What DESIGN 12 asks of a figure: what it must reach, and what it should.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Target {
+    /// Both from below.
+    AtLeast(f64, f64),
+    /// Both from above.
+    AtMost(f64, f64),
+    /// Nothing: it is there to be known.
+    None,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    /// What is measured.
+    pub what: &'a str,
+    /// Our side, with its unit.
+    pub ours: String,
+    /// What it is held against, with its unit.
+    pub baseline: String,
+    /// The figure.
+    pub value: Spread,
+    /// What it should be.
+    pub target: Target,
+}
+
+impl Row<'_> {
+    /// Reports it: to the files that `scripts/bench` reads (`RINGFENCE_BENCH_OUT`), and for whoever watches.
+    ///
+    /// # Panics
+    /// If a file cannot be written.
+    pub fn report(&self) {
+        let value = self.value.median;
+        let (must, aim, holds, sign) = match self.target {
+            Target::AtLeast(must, aim) => (Some(must), Some(aim), Some(value >= must), "≥ "),
+            Target::AtMost(must, aim) => (Some(must), Some(aim), Some(value <= must), "≤ "),
+            Target::None => (None, None, None, ""),
+        };
+        let bound =
+            |bound: Option<f64>| bound.map_or("–".to_owned(), |bound| format!("{sign}{bound}"));
+        let line = format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            self.what,
+            self.ours,
+            self.baseline,
+            figure(value),
+            bound(must),
+            bound(aim),
+            holds.map_or("–", |holds| if holds { "yes" } else { "**no**" }),
+            self.value
+                .noise
+                .map_or("–".to_owned(), |noise| format!("±{noise:.1} %")),
+        );
+        say(&line);
+        let Some(out) = std::env::var_os("RINGFENCE_BENCH_OUT") else {
+            return;
+        };
+        let object = json!({
+            "name": self.what,
+            "value": value,
+            "must": must,
+            "aim": aim,
+            "holds": holds,
+            "noise": self.value.noise,
+        });
+        for (file, line) in [("table.md", line), ("rows.jsonl", object.to_string())] {
+            let path = std::path::Path::new(&out).join(file);
+            let mut file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .expect("the directory of RINGFENCE_BENCH_OUT exists");
+            writeln!(file, "{line}").expect("the row is written");
+        }
+    }
+}
+
+/// Tells whoever watches.
+pub fn say(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// A number with the digits that mean something.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 || value == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// A cost with a unit that suits it, CPU time first.
+pub fn shown(cost: Cost) -> String {
+    let (unit, factor) = match cost.cpu.max(cost.wall) {
+        seconds if seconds < 1e-6 => ("ns", 1e9),
+        seconds if seconds < 1e-3 => ("µs", 1e6),
+        seconds if seconds < 1.0 => ("ms", 1e3),
+        _ => ("s", 1.0),
+    };
+    format!(
+        "{} {unit} CPU, {} {unit} wall",
+        figure(cost.cpu * factor),
+        figure(cost.wall * factor)
+    )
+}
+
+/// Whether each benchmark is to run once only, over small worlds: to see that all of them work.
+pub fn is_quick() -> bool {
+    std::env::var_os("RINGFENCE_BENCH_QUICK").is_some()
+}

@@ -1,0 +1,96 @@
+//! One telemetry record of about 300 bytes, read and written back with its zones: Ringfence's codec, and the plain way, a
+//! `serde_json::Value` round trip. Both are as strict, and give the same bytes for a record without spaces.
+
+use std::sync::Arc;
+
+use ringfence::codec::telemetry::Fields;
+use ringfence::codec::zone_change::{self, ZoneRules};
+use ringfence::geometry::ShapeRules;
+use ringfence::telemetry::RecordTimestamp;
+use ringfence::zone::{Zone, ZoneChange};
+use serde_json::Value;
+
+/// The record.
+pub const RECORD: &str = concat!(
+    r#"{"id":"vehicle-004711","ts":1700000000123,"lat":30.267153123,"lon":-97.743060987,"#,
+    r#""speed_kmh":43.7,"heading":271.5,"accuracy_m":4.2,"odometer_m":123456789,"engine":"on","#,
+    r#""route":{"id":"803","trip":"1874523","headsign":"Domain North Lamar","stop_sequence":17},"#,
+    r#""driver":"d-2291","occupancy":"FEW_SEATS_AVAILABLE","seq":918273}"#
+);
+
+/// Three zones.
+pub fn zones() -> Vec<Arc<Zone>> {
+    let rules = ZoneRules::new(ShapeRules::default(), 1 << 20, &[]);
+    ["austin-downtown", "district-9", "route-803-corridor"]
+        .into_iter()
+        .map(|id| {
+            let feature = format!(
+                r#"{{"type":"Feature","id":"{id}","properties":{{}},"geometry":{{"type":"Polygon",
+                "coordinates":[[[-98,30],[-97,30],[-97,31],[-98,31],[-98,30]]]}}}}"#
+            );
+            let change = zone_change::decode(Some(id.as_bytes()), Some(feature.as_bytes()), &rules);
+            match change.map(|change| change.change) {
+                Ok(ZoneChange::Upsert(zone)) => zone,
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect()
+}
+
+/// Ringfence's way: position and time are extracted, the zones are spliced in.
+pub fn ours(
+    fields: &Fields,
+    zones: &[Arc<Zone>],
+    value: &[u8],
+    out: &mut Vec<u8>,
+) -> (f64, f64, i64) {
+    let decoded = match fields.decode(Some(value), RecordTimestamp::Missing) {
+        Ok(decoded) => decoded,
+        Err(rejection) => panic!("{rejection}"),
+    };
+    fields.splice(
+        value,
+        &decoded.splice,
+        zones.iter().map(|zone| &**zone),
+        out,
+    );
+    (
+        decoded.event.lat,
+        decoded.event.lon,
+        decoded.event.time.millis(),
+    )
+}
+
+/// The plain way.
+pub fn plain(zones: &[Arc<Zone>], value: &[u8], out: &mut Vec<u8>) -> Option<(f64, f64, i64)> {
+    let mut document: Value = serde_json::from_slice(value).ok()?;
+    let found = (
+        document.get("lat")?.as_f64()?,
+        document.get("lon")?.as_f64()?,
+        document.get("ts")?.as_i64()?,
+    );
+    let ids: Vec<Value> = zones.iter().map(|zone| zone.id.as_str().into()).collect();
+    document
+        .as_object_mut()?
+        .insert("zones".to_owned(), Value::Array(ids));
+    out.clear();
+    serde_json::to_writer(out, &document).ok()?;
+    Some(found)
+}
+
+/// Refuses to compare what differs.
+///
+/// # Panics
+/// If the two ways give different bytes.
+pub fn assert_same(fields: &Fields, zones: &[Arc<Zone>]) {
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    assert_eq!(
+        Some(ours(fields, zones, RECORD.as_bytes(), &mut a)),
+        plain(zones, RECORD.as_bytes(), &mut b)
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&a),
+        String::from_utf8_lossy(&b),
+        "both ways give the same bytes for a record without spaces"
+    );
+}
