@@ -28,6 +28,14 @@ struct World {
     changes: Vec<StagedChange>,
 }
 
+/// What a while of looking up gave.
+struct Slice {
+    /// Batches per second of the thread's own CPU time: it waits for nothing, and others' load is none of its.
+    per_cpu_second: f64,
+    /// What each batch took by the wall clock, in seconds.
+    times: Vec<f64>,
+}
+
 impl World {
     fn new() -> Self {
         let side = if measure::is_quick() { 32 } else { 316 };
@@ -49,10 +57,11 @@ impl World {
         }
     }
 
-    /// Looks up for so long; gives each batch's time in seconds.
-    fn look_up(&self, lasting: Duration) -> Vec<f64> {
+    /// Looks up for so long.
+    fn look_up(&self, lasting: Duration) -> Slice {
         let mut hits = Hits::default();
         let mut times = Vec::new();
+        let cpu = measure::thread_cpu_time();
         let begun = Instant::now();
         for batch in self.queries.chunks_exact(BATCH).cycle() {
             let started = Instant::now();
@@ -64,17 +73,20 @@ impl World {
             std::hint::black_box(&hits);
             times.push(started.elapsed().as_secs_f64());
         }
-        times
+        Slice {
+            per_cpu_second: times.len() as f64 / (measure::thread_cpu_time() - cpu),
+            times,
+        }
     }
 
-    /// Looks up for so long while `per_promotion` changes are promoted so many times a second; gives the batches' times
-    /// and the changes per second that were reached.
+    /// Looks up for so long while `per_promotion` changes are promoted so many times a second; gives also
+    /// the changes per second that were reached.
     fn look_up_while_changing(
         &self,
         lasting: Duration,
         per_promotion: usize,
         promotions_per_second: usize,
-    ) -> (Vec<f64>, f64) {
+    ) -> (Slice, f64) {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let promoter = scope.spawn(|| {
@@ -117,9 +129,12 @@ impl World {
                 self.published.store(first);
                 rate
             });
-            let times = self.look_up(lasting);
+            let looked_up = self.look_up(lasting);
             stop.store(true, Ordering::Relaxed);
-            (times, promoter.join().expect("the promoter does not panic"))
+            (
+                looked_up,
+                promoter.join().expect("the promoter does not panic"),
+            )
         })
     }
 }
@@ -137,14 +152,14 @@ pub(crate) fn changes_per_second() {
     for rate in RATES {
         let mut reached = Vec::new();
         let kept = Spread::new((0..rounds).map(|_| {
-            let quiet = world.look_up(slice()).len();
-            let (times, changes) = world.look_up_while_changing(
+            let quiet = world.look_up(slice());
+            let (busy, changes) = world.look_up_while_changing(
                 slice(),
                 rate / PROMOTIONS_PER_SECOND,
                 PROMOTIONS_PER_SECOND,
             );
             reached.push(changes);
-            times.len() as f64 / quiet as f64
+            busy.per_cpu_second / quiet.per_cpu_second
         }));
         let reached = Spread::new(reached.into_iter());
         measure::say(&format!(
@@ -172,7 +187,7 @@ pub(crate) fn changes_per_second() {
 pub(crate) fn batch_latency() {
     let world = World::new();
     let rounds = if measure::is_quick() { 1 } else { 7 };
-    let p99 = |mut times: Vec<f64>| {
+    let p99 = |Slice { mut times, .. }: Slice| {
         times.sort_by(f64::total_cmp);
         times[times.len() * 99 / 100]
     };
@@ -180,9 +195,9 @@ pub(crate) fn batch_latency() {
     let slices: Vec<(f64, f64)> = (0..rounds)
         .map(|_| {
             let quiet = p99(world.look_up(slice()));
-            let (times, rate) = world.look_up_while_changing(slice(), 1, 1_000);
+            let (busy, rate) = world.look_up_while_changing(slice(), 1, 1_000);
             promotions.push(rate);
-            (p99(times), quiet)
+            (p99(busy), quiet)
         })
         .collect();
     let micros = |of: fn(&(f64, f64)) -> f64| {

@@ -31,7 +31,16 @@ impl Cost {
 
 /// CPU time of this process until now, in seconds.
 pub fn cpu_time() -> f64 {
-    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    seconds(ClockId::ProcessCPUTime)
+}
+
+/// CPU time of this thread until now, in seconds.
+pub fn thread_cpu_time() -> f64 {
+    seconds(ClockId::ThreadCPUTime)
+}
+
+fn seconds(clock: ClockId) -> f64 {
+    let spent = clock_gettime(clock);
     spent.tv_sec as f64 + spent.tv_nsec as f64 / 1e9
 }
 
