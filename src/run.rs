@@ -384,7 +384,7 @@ impl Daemon {
             };
             let worker = Worker::new(
                 &self.kafka,
-                settings.clone(),
+                settings.for_worker(number),
                 plan.pipeline.clone(),
                 load,
                 Arc::clone(&self.time),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use ringfence::clock::Clock;
-use ringfence::kafka::client::{Settings, cap_batches};
+use ringfence::kafka::client::{CommitBy, Settings, cap_batches};
 use ringfence::kafka::member::{GroupEvent, Member, Start};
 use ringfence::kafka::outbox::Outbox;
 use ringfence::partition::{Offset, PartitionId, RecordPosition};
@@ -33,7 +33,7 @@ pub(crate) fn drain(job: &Job) -> Cost {
     let mut loops = Loop {
         outbox: Outbox::new(&producer, limits.in_flight_max, &job.to, None)
             .expect("the settings are right"),
-        member: Member::join(&kafka, &job.from, BATCH, COMMIT_EVERY)
+        member: Member::join(&kafka, &job.from, BATCH, CommitBy::Interval(COMMIT_EVERY))
             .expect("the settings are right"),
         next: vec![None; 64],
         in_flight: 0,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
-use ringfence::kafka::client::Settings;
+use ringfence::kafka::client::{CommitBy, Settings};
 use ringfence::pipeline::Limits;
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<Vec<u8>> {
 async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) -> Instant {
     let limits = Limits::default();
     let kafka = Settings::new(&job.bootstrap, &job.group);
-    let mut settings = kafka.telemetry_consumer(Duration::from_millis(500));
+    let mut settings = kafka.telemetry_consumer(CommitBy::Interval(Duration::from_millis(500)));
     settings.set("auto.offset.reset", "earliest");
     let consumer: StreamConsumer = settings.create().expect("the settings are right");
     consumer.subscribe(&[&job.from]).expect("subscribed");

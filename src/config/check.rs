@@ -1,6 +1,6 @@
 //! What values must be to each other: each rule says which keys, what they are, and why that cannot work.
 
-use super::{Config, MatchMode, Problem, Read};
+use super::{Config, DeliveryMode, MatchMode, Problem, Read};
 
 /// What the telemetry consumers are given unless `[kafka]` says otherwise (`kafka::client`).
 const SESSION_TIMEOUT_MS: u64 = 10_000;
@@ -15,6 +15,14 @@ pub(super) fn together(config: &Config, read: &Read, problems: &mut Vec<Problem>
         }
     }
     gate(config, &mut wrong);
+    if config.delivery.mode == DeliveryMode::ExactlyOnce && config.delivery.instance.is_none() {
+        wrong(
+            "delivery.mode",
+            "`delivery.mode` = \"exactly_once\" needs `delivery.instance`: a name that this process keeps over restarts \
+             and shares with no other, for its transactional ids"
+                .to_owned(),
+        );
+    }
     let drain = config.shutdown.drain_timeout.as_millis();
     let session = config
         .kafka

@@ -415,12 +415,24 @@ pub const KEYS: &[Key] = &[
         "snapshots",
         "above it promotion waits for readers; bounds memory",
     ),
+    choice(
+        "delivery.mode",
+        &["at_least_once", "exactly_once"],
+        "exactly_once: outputs, dead letters and offsets in one transaction per worker and commit_ms; readers need read_committed",
+    ),
+    Key {
+        name: "delivery.instance",
+        kind: Kind::Text,
+        default: Default::Unset,
+        unit: "",
+        reason: "the stable name of this process, unlike any other's; exactly_once needs it for its transactional ids",
+    },
     number(
         "delivery.commit_ms",
         100,
         (10, MINUTE),
         "ms",
-        "how often acknowledged offsets are committed; what a crash repeats",
+        "how often acknowledged offsets are committed; what a crash repeats, or how long a transaction is",
     ),
     number(
         "delivery.in_flight_max",

@@ -88,7 +88,10 @@ pub const OWNED: &[(&str, &str)] = &[
         "workers drain by cooperative-sticky assignment",
     ),
     ("partitioner", "use `enriched.partition`"),
-    ("transactional.id", "delivery is at least once"),
+    (
+        "transactional.id",
+        "use `delivery.mode` and `delivery.instance`",
+    ),
 ];
 
 /// Properties that hold for all clients alike, so only `[kafka]` may set them.

@@ -239,6 +239,8 @@ impl Read {
                 max_live_snapshots: self.size("index.max_live_snapshots"),
             },
             delivery: Delivery {
+                mode: DeliveryMode::of(&self.text("delivery.mode")),
+                instance: self.optional_text("delivery.instance"),
                 commit_interval: self.millis("delivery.commit_ms"),
                 in_flight_max: self.size("delivery.in_flight_max"),
                 in_flight_max_bytes: self.size("delivery.in_flight_max_bytes"),
@@ -325,6 +327,13 @@ impl Read {
         match self.value(name) {
             Value::Text(text) => text.clone(),
             other => unreachable!("`{name}` is a text, not {other:?}"),
+        }
+    }
+
+    fn optional_text(&self, name: &str) -> Option<String> {
+        match self.value(name) {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
         }
     }
 

@@ -223,6 +223,7 @@ fn default_text(key: &Key) -> String {
 fn example(key: &Key) -> &'static str {
     match key.kind {
         Kind::Instant => "\"2026-01-01T00:00:00Z\"",
+        Kind::Text => "\"a\"",
         _ => "2_000",
     }
 }

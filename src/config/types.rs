@@ -282,6 +282,16 @@ pub struct Index {
     pub max_live_snapshots: usize,
 }
 
+words! {
+    /// What a crash may do to the output.
+    DeliveryMode {
+        /// Nothing lost, some of it twice.
+        AtLeastOnce = "at_least_once",
+        /// Nothing lost, nothing twice, for readers of committed records.
+        ExactlyOnce = "exactly_once",
+    }
+}
+
 /// `[delivery]`
 #[derive(Clone, Debug)]
 #[allow(
@@ -289,6 +299,8 @@ pub struct Index {
     reason = "`keys::KEYS` is the one place that says what a key means"
 )]
 pub struct Delivery {
+    pub mode: DeliveryMode,
+    pub instance: Option<String>,
     pub commit_interval: Duration,
     pub in_flight_max: usize,
     pub in_flight_max_bytes: usize,

@@ -19,6 +19,15 @@ use crate::clock::Clock;
 /// librdkafka properties by name.
 pub type Properties = BTreeMap<String, String>;
 
+/// Who commits the offsets of a telemetry consumer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum CommitBy {
+    /// The client, those that are stored, so often.
+    Interval(Duration),
+    /// The producer, in its transactions.
+    Transaction,
+}
+
 /// The properties of the configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -72,10 +81,14 @@ impl Settings {
             .map_or("ringfence", String::as_str)
     }
 
-    /// A telemetry consumer: a member of the group that commits what is stored, and nothing else.
+    /// A telemetry consumer: a member of the group; only what is stored, or in a transaction, is committed.
     #[must_use]
-    pub fn telemetry_consumer(&self, commit_interval: Duration) -> ClientConfig {
-        let commit_ms = commit_interval.as_millis().max(1).to_string();
+    pub fn telemetry_consumer(&self, offsets: CommitBy) -> ClientConfig {
+        let (commits, every) = match offsets {
+            CommitBy::Interval(every) => ("true", every),
+            CommitBy::Transaction => ("false", Duration::from_secs(1)),
+        };
+        let commit_ms = every.as_millis().max(1).to_string();
         let mut config = ClientConfig::new();
         set(
             &mut config,
@@ -96,7 +109,7 @@ impl Settings {
             config,
             &self.consumer,
             &[
-                ("enable.auto.commit", "true"),
+                ("enable.auto.commit", commits),
                 ("auto.commit.interval.ms", &commit_ms),
                 ("enable.auto.offset.store", "false"),
                 // Where to start is decided at each assignment; whatever else asks for a reset is out of range.
@@ -221,6 +234,49 @@ impl Settings {
         // A producer has no group, and librdkafka says so at each start.
         config.remove("group.id");
         config
+    }
+
+    /// [`Self::producer`], transactional under this id, and what its transactions time out after.
+    #[must_use]
+    pub fn transactional_producer(
+        &self,
+        in_flight_max: usize,
+        in_flight_max_bytes: usize,
+        transactional_id: &str,
+    ) -> ClientConfig {
+        let mut config = self.producer(in_flight_max, in_flight_max_bytes);
+        let timeout = self.transaction_timeout().as_millis().to_string();
+        set(
+            &mut config,
+            &[
+                ("transactional.id", transactional_id),
+                ("transaction.timeout.ms", &timeout),
+                // The client insists: a record has no longer than its transaction.
+                ("message.timeout.ms", &timeout),
+                // `send_offsets_to_transaction` heeds no other bound (KAFKA 0.4).
+                ("socket.timeout.ms", "3000"),
+            ],
+        );
+        config
+    }
+
+    /// `transaction.timeout.ms` of `[kafka.producer]`, else 10 s, as Kafka Streams has it: for so long a transaction that a
+    /// crash left open can hold back the readers of committed records.
+    #[must_use]
+    pub fn transaction_timeout(&self) -> Duration {
+        self.millis(&self.producer, "transaction.timeout.ms", 10_000)
+    }
+
+    /// `session.timeout.ms` of the telemetry consumers.
+    #[must_use]
+    pub fn session_timeout(&self) -> Duration {
+        self.millis(&self.consumer, "session.timeout.ms", 10_000)
+    }
+
+    fn millis(&self, own: &Properties, name: &str, default: u64) -> Duration {
+        let set = own.get(name).or_else(|| self.common.get(name));
+        // A text that is no number is librdkafka's to refuse.
+        Duration::from_millis(set.and_then(|text| text.parse().ok()).unwrap_or(default))
     }
 
     /// A producer for tools; unlike the daemon's it gives up after a while.
@@ -389,7 +445,7 @@ mod tests {
         settings
             .consumer
             .insert("isolation.level".into(), "read_uncommitted".into());
-        let config = settings.telemetry_consumer(Duration::from_millis(100));
+        let config = settings.telemetry_consumer(CommitBy::Interval(Duration::from_millis(100)));
         assert_eq!(config.get("fetch.wait.max.ms"), Some("7"));
         assert_eq!(config.get("group.id"), Some("mine"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
@@ -425,11 +481,11 @@ mod tests {
         let settings = Settings::new("broker:1", "g");
         let promised = [
             (
-                settings.telemetry_consumer(Duration::from_millis(100)),
+                settings.telemetry_consumer(CommitBy::Interval(Duration::from_millis(100))),
                 "partition.assignment.strategy",
             ),
             (
-                settings.telemetry_consumer(Duration::from_millis(100)),
+                settings.telemetry_consumer(CommitBy::Interval(Duration::from_millis(100))),
                 "auto.offset.reset",
             ),
             (settings.zones_consumer(), "enable.partition.eof"),
@@ -450,7 +506,7 @@ mod tests {
     fn librdkafka_takes_all_settings() {
         let settings = Settings::new("127.0.0.1:1", "g");
         for config in [
-            settings.telemetry_consumer(Duration::from_millis(100)),
+            settings.telemetry_consumer(CommitBy::Interval(Duration::from_millis(100))),
             settings.zones_consumer(),
             settings.asker(),
             settings.tool_consumer(),

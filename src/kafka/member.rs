@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata,
+};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as RawOffset, TopicPartitionList};
 
-use super::client::{Logged, Settings, create};
+use super::client::{CommitBy, Logged, Settings, create};
 use super::ffi::{Batch, SharedQueue};
 use super::{EdgeError, admin, is_transient};
 use crate::partition::{Offset, PartitionId};
@@ -36,6 +38,9 @@ pub struct GroupContext {
     topic: String,
     events: Mutex<Vec<GroupEvent>>,
     closing: AtomicBool,
+    /// As it stood when the newest event came. Never asked for later: a member that was thrown out has one without a
+    /// generation, which a broker does not check (KAFKA 0.5), so what a zombie committed with it would count.
+    metadata: Mutex<Option<ConsumerGroupMetadata>>,
 }
 
 impl GroupContext {
@@ -74,6 +79,12 @@ impl ConsumerContext for GroupContext {
             return;
         }
         let partitions = self.partitions(list);
+        *self.metadata.lock().unwrap_or_else(PoisonError::into_inner) =
+            if consumer.assignment_lost() {
+                None
+            } else {
+                consumer.group_metadata()
+            };
         let event = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 GroupEvent::Assigned(partitions)
@@ -120,8 +131,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Joins the group, for `topic`; batches hold at most `batch_max` messages, stored offsets are committed every
-    /// `commit_interval`.
+    /// Joins the group, for `topic`; batches hold at most `batch_max` messages; stored offsets are committed as
+    /// `offsets` says.
     ///
     /// # Errors
     /// [`EdgeError::Settings`].
@@ -129,16 +140,17 @@ impl Member {
         settings: &Settings,
         topic: &str,
         batch_max: usize,
-        commit_interval: Duration,
+        offsets: CommitBy,
     ) -> Result<Self, EdgeError> {
         let context = GroupContext {
             logged: Logged::default(),
             topic: topic.to_owned(),
             events: Mutex::new(Vec::new()),
             closing: AtomicBool::new(false),
+            metadata: Mutex::new(None),
         };
         let consumer: BaseConsumer<GroupContext> =
-            create(&settings.telemetry_consumer(commit_interval), context)?;
+            create(&settings.telemetry_consumer(offsets), context)?;
         consumer
             .subscribe(&[topic])
             .map_err(EdgeError::cluster(format!("subscribe to topic `{topic}`")))?;
@@ -311,6 +323,27 @@ impl Member {
             .map_err(self.doing("commit offsets of"))
     }
 
+    /// The membership as of the newest event that [`Self::poll`] gave: it fences the offsets of a transaction. `None`
+    /// before the first, after a loss, and while it is lent.
+    pub(super) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        self.consumer()
+            .context()
+            .metadata
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Puts back what [`Self::group_metadata`] lent, unless an event has brought newer.
+    pub(super) fn keep_group_metadata(&self, metadata: ConsumerGroupMetadata) {
+        self.consumer()
+            .context()
+            .metadata
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(metadata);
+    }
+
     /// Pauses partitions; one that is not assigned any more is left out (FS-03).
     pub fn pause(&self, partitions: &[PartitionId]) {
         self.pausing(partitions, |consumer, list| consumer.pause(list));
@@ -338,7 +371,10 @@ impl Member {
         }
     }
 
-    fn list(&self, offsets: &[(PartitionId, Offset)]) -> Result<TopicPartitionList, EdgeError> {
+    pub(super) fn list(
+        &self,
+        offsets: &[(PartitionId, Offset)],
+    ) -> Result<TopicPartitionList, EdgeError> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (partition, offset) in offsets {
             list.add_partition_offset(&self.topic, partition.0, RawOffset::Offset(offset.0))

@@ -11,6 +11,7 @@ pub mod member;
 pub mod mock;
 pub mod outbox;
 pub mod reader;
+mod transaction;
 pub mod worker;
 mod worker_error;
 mod worker_window;

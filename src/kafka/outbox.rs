@@ -30,7 +30,7 @@ use crate::time::EventTime;
 /// An acknowledgement: of which output, and how it went.
 pub type Ack = (Token, AckResult);
 
-struct Reports {
+pub(super) struct Reports {
     logged: Logged,
     acks: Arc<ArrayQueue<Ack>>,
     end_to_end: ::metrics::Histogram,
@@ -115,6 +115,17 @@ enum Lane {
     Open,
 }
 
+/// What keeps the order behind a refusal (I8).
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum SendMode {
+    /// The producer gives up at the gap.
+    Batches,
+    /// Nothing is ever under way behind a record.
+    OneByOne,
+    /// The transaction is aborted, all of it.
+    Transactions,
+}
+
 /// The outputs of one worker.
 pub struct Outbox {
     producer: ThreadedProducer<Reports>,
@@ -122,7 +133,7 @@ pub struct Outbox {
     batches: ClientConfig,
     enriched_topic: String,
     dead_letter_topic: Option<String>,
-    one_by_one: bool,
+    sending: SendMode,
     lanes: Vec<Lane>,
     /// How many lanes are opening; with none nothing is looked up per acknowledgement.
     opening: usize,
@@ -145,14 +156,20 @@ impl Outbox {
     ) -> Result<Self, EdgeError> {
         let acks = Arc::new(ArrayQueue::new(in_flight_max.saturating_mul(2).max(1_024)));
         let mut batches = config.clone();
-        batches.set("enable.gapless.guarantee", "true");
+        let sending = if config.get("transactional.id").is_some() {
+            // A gap would be fatal to the producer, where an abort mends it.
+            SendMode::Transactions
+        } else {
+            batches.set("enable.gapless.guarantee", "true");
+            SendMode::Batches
+        };
         Ok(Self {
             producer: producer(&batches, &acks)?,
             acks,
             batches,
             enriched_topic: enriched_topic.to_owned(),
             dead_letter_topic: dead_letter_topic.map(str::to_owned),
-            one_by_one: false,
+            sending,
             lanes: Vec::new(),
             opening: 0,
             own_acks: VecDeque::new(),
@@ -171,7 +188,7 @@ impl Outbox {
             .set("enable.gapless.guarantee", "false")
             .set("batch.num.messages", "1")
             .set("max.in.flight.requests.per.connection", "1");
-        self.one_by_one = true;
+        self.sending = SendMode::OneByOne;
         self.start_again(&config)
     }
 
@@ -181,7 +198,7 @@ impl Outbox {
     /// [`EdgeError::Settings`].
     pub fn send_batches(&mut self) -> Result<(), EdgeError> {
         let config = self.batches.clone();
-        self.one_by_one = false;
+        self.sending = SendMode::Batches;
         self.start_again(&config)
     }
 
@@ -191,6 +208,16 @@ impl Outbox {
         self.lanes.clear();
         self.opening = 0;
         Ok(())
+    }
+
+    /// The producer, for its transactions.
+    pub(super) fn producer(&self) -> &ThreadedProducer<Reports> {
+        &self.producer
+    }
+
+    /// Outputs that the client has and has not reported on.
+    pub(super) fn in_flight(&self) -> usize {
+        usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
     }
 
     /// The next acknowledgement at hand.
@@ -323,8 +350,7 @@ impl Sink for Outbox {
                 .iter()
                 .chain(added.map(|(name, value)| (name, Some(value)))),
         );
-        // One by one, nothing is ever under way behind a record.
-        if !self.one_by_one {
+        if self.sending == SendMode::Batches {
             match self.lane(output.partition) {
                 Lane::Open => {}
                 Lane::Opening(_, waiting) => {

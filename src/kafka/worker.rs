@@ -7,7 +7,10 @@
 //! It owns no decision: what to take, hold, pause and commit is the engine's to say. Nothing here waits for anything
 //! but the next batch, but for the bounded drain of a revoke.
 
-use std::collections::BTreeMap;
+mod exactly_once;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,6 +30,9 @@ use crate::pipeline::{Engine, Flow, PauseCause, PipelineConfig, Sending, Zones};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{HeaderRef, RecordRef};
 use crate::time::MonoTime;
+pub use exactly_once::ExactlyOnce;
+use exactly_once::Transactions;
+pub use settings::{StartAt, WorkerSettings};
 
 /// Messages taken at once: enough that a turn costs little beside them (RDKAFKA 7).
 const BATCH: usize = 1_000;
@@ -36,37 +42,6 @@ const TURN: Duration = Duration::from_millis(5);
 const STORE_EVERY: Duration = Duration::from_millis(20);
 /// How often what is seen from outside is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
-
-/// Where a partition without a committed offset, or with one that is out of range, is read from.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum StartAt {
-    /// At its log start.
-    Earliest,
-    /// At its log end.
-    Latest,
-}
-
-/// What a worker is told beside its engine's configuration.
-#[derive(Clone, Debug)]
-pub struct WorkerSettings {
-    /// The topics.
-    pub telemetry_topic: String,
-    /// Where enriched records go.
-    pub enriched_topic: String,
-    /// Where refused records go.
-    pub dead_letter_topic: Option<String>,
-    /// `telemetry.start`.
-    pub start: StartAt,
-    /// Partitions from this number on came after the process had started: they are read from their start whatever
-    /// `start` says, as nothing of them may be missed (FS-64).
-    pub partitions_at_start: i32,
-    /// `telemetry.on_out_of_range`; `None` = stop.
-    pub on_out_of_range: Option<StartAt>,
-    /// `delivery.commit_ms`.
-    pub commit_interval: Duration,
-    /// `shutdown.drain_timeout_ms`: bounds the drain of a revoke too.
-    pub drain_timeout: Duration,
-}
 
 /// One worker.
 pub struct Worker<Z: Zones, L> {
@@ -78,9 +53,13 @@ pub struct Worker<Z: Zones, L> {
     settings: WorkerSettings,
     time: Arc<GuardedTime>,
     window: Arc<WorkerWindow>,
-    /// The committed offset that each owned partition is read from, until something of it can be committed.
+    /// The offset from which each owned partition is read, until something of it can be committed.
     starts: BTreeMap<PartitionId, Offset>,
+    /// Owned partitions that the client starts at a bound of their log, of which nothing was read yet: where that is,
+    /// their first record tells.
+    unstarted: BTreeSet<PartitionId>,
     seen: WorkerSeen,
+    transactions: Option<Transactions>,
     flow: Flow,
     commits: Vec<(PartitionId, Offset)>,
     stored_at: MonoTime,
@@ -107,7 +86,11 @@ where
         window: Arc<WorkerWindow>,
     ) -> Result<Self, EdgeError> {
         let limits = pipeline.limits;
-        let mut producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
+        let (records, bytes) = (limits.in_flight_max, limits.in_flight_max_bytes);
+        let mut producer = match &settings.exactly_once {
+            Some(once) => kafka.transactional_producer(records, bytes, &once.transactional_id),
+            None => kafka.producer(records, bytes),
+        };
         let dead_letter_max = pipeline.dead_letter_max_bytes.unwrap_or(usize::MAX);
         cap_batches(
             &mut producer,
@@ -123,8 +106,12 @@ where
             kafka,
             &settings.telemetry_topic,
             BATCH,
-            settings.commit_interval,
+            settings.commit_by(),
         )?;
+        let transactions = settings
+            .exactly_once
+            .clone()
+            .map(|once| Transactions::new(once, settings.commit_interval));
         Ok(Self {
             engine: Engine::new(pipeline),
             member,
@@ -135,7 +122,9 @@ where
             time,
             window,
             starts: BTreeMap::new(),
+            unstarted: BTreeSet::new(),
             seen: WorkerSeen::default(),
+            transactions,
             flow: Flow::default(),
             commits: Vec::new(),
             stored_at: Clock::mono(),
@@ -149,6 +138,7 @@ where
     /// # Errors
     /// Why it ended before; what was acknowledged until then is committed all the same.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), WorkerError> {
+        self.begin_transactions(shutdown)?;
         let ended = loop {
             if shutdown.is_requested() {
                 break Ok(());
@@ -157,39 +147,40 @@ where
                 break Err(error);
             }
         };
-        let drained = self.leave();
-        ended.and(drained)
+        match ended {
+            Err(error) if self.transactions.is_some() => {
+                self.abandon(&error);
+                Err(error)
+            }
+            ended => {
+                let drained = self.leave();
+                ended.and(drained)
+            }
+        }
     }
 
     fn turn(&mut self) -> Result<(), WorkerError> {
         let mut events = Vec::new();
+        if let Some(transactions) = &mut self.transactions {
+            events.append(&mut transactions.pending);
+        }
         let polled = self.member.poll(&mut events);
         for event in events {
             self.answer(event)?;
         }
         polled?;
         self.take_acks()?;
-        match self.engine.sending() {
-            Sending::Batches | Sending::OneByOne => {}
-            Sending::Refused => self.send_one_by_one()?,
-            Sending::Mended => {
-                self.outbox.send_batches()?;
-                self.engine.back_to_batches();
-                tracing::info!("what was refused is dealt with: outputs are sent in batches again");
-            }
-        }
-        let now = self.time.now();
-        self.window
-            .beat_micros
-            .store(now.mono.micros(), Ordering::Relaxed);
+        self.repair()?;
+        self.beat();
+        let is_filling = self.transact()?;
         self.apply_backpressure();
-        if self.flow.take > 0 {
+        if self.flow.take > 0 && is_filling {
             self.ingest()?;
         } else {
             // The member is polled, acknowledgements are taken; only nothing new comes in.
             std::thread::park_timeout(Duration::from_millis(1));
         }
-        {
+        if is_filling {
             let snapshot = (self.load)();
             self.engine
                 .turn(&snapshot, self.time.now(), &mut self.outbox);
@@ -198,7 +189,7 @@ where
             return Err(WorkerError::Stopped(stop.clone()));
         }
         let now = Clock::mono();
-        if now.since(self.stored_at) >= STORE_EVERY {
+        if self.transactions.is_none() && now.since(self.stored_at) >= STORE_EVERY {
             self.stored_at = now;
             self.commit();
         }
@@ -206,6 +197,12 @@ where
             self.publish(now);
         }
         Ok(())
+    }
+
+    fn beat(&self) {
+        self.window
+            .beat_micros
+            .store(self.time.now().mono.micros(), Ordering::Relaxed);
     }
 
     fn apply_backpressure(&mut self) {
@@ -250,6 +247,13 @@ where
                 });
             }
             from = to;
+        }
+        if !self.unstarted.is_empty() {
+            for record in &records {
+                if self.unstarted.remove(&record.partition) {
+                    self.starts.insert(record.partition, record.offset);
+                }
+            }
         }
         if !records.is_empty() {
             let snapshot = (self.load)();
@@ -338,6 +342,20 @@ where
         self.rejoin()
     }
 
+    /// Sends in batches or one by one, as what was refused demands.
+    fn repair(&mut self) -> Result<(), WorkerError> {
+        match self.engine.sending() {
+            Sending::Batches | Sending::OneByOne => {}
+            Sending::Refused => self.send_one_by_one()?,
+            Sending::Mended => {
+                self.outbox.send_batches()?;
+                self.engine.back_to_batches();
+                tracing::info!("what was refused is dealt with: outputs are sent in batches again");
+            }
+        }
+        Ok(())
+    }
+
     /// Part of a batch is at fault, and which part is not known: every partition goes back to its oldest unfinished
     /// record, to be sent one by one.
     fn send_one_by_one(&mut self) -> Result<(), WorkerError> {
@@ -381,13 +399,14 @@ where
         self.drain(|engine| engine.in_flight_count() == 0)?;
         let mut commits = Vec::new();
         self.engine.revoked(&owned, &mut commits);
-        self.commit_and_wait(&commits);
+        self.commit_and_wait(commits)?;
         self.starts.clear();
+        self.unstarted.clear();
         self.member = Member::join(
             &self.kafka,
             &self.settings.telemetry_topic,
             BATCH,
-            self.settings.commit_interval,
+            self.settings.commit_by(),
         )?;
         Ok(())
     }
@@ -412,11 +431,12 @@ where
             GroupEvent::Revoked(partitions) => {
                 self.engine.revoking(&partitions);
                 self.drain(|engine| partitions.iter().all(|id| engine.in_flight(*id) == 0))?;
-                let mut commits = std::mem::take(&mut self.commits);
-                commits.clear();
+                if self.transactions.is_some() {
+                    self.drain(|engine| engine.in_flight_count() == 0)?;
+                }
+                let mut commits = Vec::new();
                 self.engine.revoked(&partitions, &mut commits);
-                self.commit_and_wait(&commits);
-                self.commits = commits;
+                self.commit_and_wait(commits)?;
                 self.give_back(&partitions)?;
                 tracing::info!(partitions = %Listed(&partitions), "revoked");
                 Ok(())
@@ -424,6 +444,10 @@ where
             GroupEvent::Lost(partitions) => {
                 self.engine.lost(&partitions);
                 self.give_back(&partitions)?;
+                if self.transactions.is_some() {
+                    // What it wrote of them stands in the same transaction as the rest.
+                    self.abort_and_rewind()?;
+                }
                 tracing::warn!(partitions = %Listed(&partitions), "lost: another member has them already");
                 Ok(())
             }
@@ -433,6 +457,7 @@ where
     fn give_back(&mut self, partitions: &[PartitionId]) -> Result<(), WorkerError> {
         for partition in partitions {
             self.starts.remove(partition);
+            self.unstarted.remove(partition);
         }
         Ok(self.member.unassign(partitions)?)
     }
@@ -440,11 +465,16 @@ where
     fn begin(&mut self, starts: &[(PartitionId, Start)]) -> Result<(), WorkerError> {
         let partitions: Vec<_> = starts.iter().map(|(partition, _)| *partition).collect();
         self.engine.assigned(&partitions);
-        self.starts
-            .extend(starts.iter().filter_map(|(partition, start)| match start {
-                Start::At(offset) => Some((*partition, *offset)),
-                Start::LogStart | Start::LogEnd => None,
-            }));
+        for (partition, start) in starts {
+            match start {
+                Start::At(offset) => {
+                    self.starts.insert(*partition, *offset);
+                }
+                Start::LogStart | Start::LogEnd => {
+                    self.unstarted.insert(*partition);
+                }
+            }
+        }
         self.member.assign(starts)?;
         // The client keeps pauses through a revoke: it is told at once what holds now (FS-01, FS-02).
         self.apply_backpressure();
@@ -481,7 +511,7 @@ where
 
     fn take_acks(&mut self) -> Result<(), WorkerError> {
         while let Some((token, result)) = self.outbox.ack() {
-            self.engine.acked(token, result);
+            self.take_ack(token, result);
         }
         match self.outbox.take_refusal() {
             Some(error) => Err(error.into()),
@@ -494,11 +524,14 @@ where
         let begun = Clock::mono();
         loop {
             self.take_acks()?;
+            self.beat();
             let now = self.time.now();
-            self.window
-                .beat_micros
-                .store(now.mono.micros(), Ordering::Relaxed);
-            {
+            if let Some(transactions) = &self.transactions {
+                // Nothing more goes into a transaction that is to end, and a broken one has nothing to wait for.
+                if transactions.is_broken() {
+                    return Ok(());
+                }
+            } else {
                 // What the broker refused as too large goes out as a dead letter meanwhile.
                 let snapshot = (self.load)();
                 self.engine.turn(&snapshot, now, &mut self.outbox);
@@ -533,11 +566,16 @@ where
         }
     }
 
-    fn commit_and_wait(&self, commits: &[(PartitionId, Offset)]) {
-        if let Err(error) = self.member.commit(commits) {
+    /// Commits before partitions are given back; their output is drained, as far as it could be.
+    fn commit_and_wait(&mut self, commits: Vec<(PartitionId, Offset)>) -> Result<(), WorkerError> {
+        if self.transactions.is_some() {
+            return self.end_transaction(commits);
+        }
+        if let Err(error) = self.member.commit(&commits) {
             // The partitions' next owner reads a little again: at least once.
             tracing::warn!(%error, "offsets were not committed, some records will be written twice");
         }
+        Ok(())
     }
 
     fn publish(&mut self, now: MonoTime) {
@@ -573,12 +611,12 @@ where
             .iter()
             .filter_map(|id| Some((*id, self.engine.committable(*id)?)))
             .collect();
-        self.commit_and_wait(&commits);
+        let committed = self.commit_and_wait(commits);
         let mut rest = Vec::new();
         self.engine.revoked(&owned, &mut rest);
         self.publish(Clock::mono());
         self.outbox.purge();
-        drained
+        drained.and(committed)
     }
 }
 

@@ -1,4 +1,6 @@
-//! Why a worker ended before it was told to, and whether a new one may do better.
+//! Why a worker ended before it was told to, and whether one made anew may do better.
+
+use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 
@@ -13,6 +15,12 @@ pub enum WorkerError {
     Stopped(Stop),
     /// The client or the cluster failed for good.
     Edge(EdgeError),
+    /// Another process has this transactional id.
+    Fenced(String),
+    /// The process stood still for longer than the group waits (`exactly_once`).
+    StoodStill(Duration),
+    /// A transaction ended in a way that only new clients can resolve.
+    Transaction(EdgeError),
     /// A committed offset is no longer in the log.
     OutOfRange {
         /// The partition.
@@ -32,7 +40,10 @@ impl WorkerError {
                 ..
             }) => true,
             Self::Edge(error) => error.is_retryable(),
-            Self::Stopped(_) | Self::OutOfRange { .. } => false,
+            Self::Transaction(_) => true,
+            Self::Stopped(_) | Self::OutOfRange { .. } | Self::Fenced(_) | Self::StoodStill(_) => {
+                false
+            }
         }
     }
 }
@@ -41,7 +52,17 @@ impl std::fmt::Display for WorkerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stopped(stop) => stop.fmt(f),
-            Self::Edge(error) => error.fmt(f),
+            Self::Edge(error) | Self::Transaction(error) => error.fmt(f),
+            Self::Fenced(id) => write!(
+                f,
+                "fenced: another process writes as `{id}`; each process needs a `delivery.instance` of its own"
+            ),
+            Self::StoodStill(time) => write!(
+                f,
+                "the process stood still for {} s, longer than the group waits: its partitions, and maybe its name, are \
+                 another's by now; start it anew",
+                time.as_secs()
+            ),
             Self::OutOfRange {
                 partition,
                 position,

@@ -79,6 +79,10 @@ pub struct Counters {
     pub repeated: u64,
     /// Acknowledgements of an earlier ownership of a partition: ignored (FS-07).
     pub stale_acks: u64,
+    /// Transactions committed (`exactly_once`).
+    pub transactions_committed: u64,
+    /// Transactions aborted: what was in them is read and written again, and counted again as consumed.
+    pub transactions_aborted: u64,
 }
 
 impl Counters {

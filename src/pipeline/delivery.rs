@@ -84,6 +84,7 @@ impl<Z: Zones> Engine<Z> {
                         .committable()
                         .map(|next| (*partition, next)),
                 );
+                self.suspects.forget(*partition);
                 self.close(slot);
             }
         }
@@ -94,6 +95,7 @@ impl<Z: Zones> Engine<Z> {
     /// (FS-11).
     pub fn lost(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
+            self.suspects.forget(*partition);
             if let Some(slot) = self.slots.find(*partition) {
                 self.close(slot);
             }
@@ -192,6 +194,79 @@ impl<Z: Zones> Engine<Z> {
         self.in_flight_bytes -= self.slots[slot].ledger.released(sequence);
         self.counters.in_flight -= 1;
         self.counters.released += 1;
+    }
+
+    /// The record of an output in flight; `None` where its ownership has ended.
+    #[must_use]
+    pub fn position(&self, token: Token) -> Option<RecordPosition> {
+        let slot = self.slots.of_token(token)?;
+        let ledger = &self.slots[slot].ledger;
+        ledger.in_flight_kind(token.sequence())?;
+        Some(RecordPosition {
+            partition: self.slots[slot].partition,
+            offset: ledger.offset(token.sequence())?,
+        })
+    }
+
+    /// Whether [`Self::take_commits`] has something to give.
+    #[must_use]
+    pub fn is_advanced(&self) -> bool {
+        self.slots
+            .iter()
+            .any(|(_, slot)| slot.ledger.committable() != slot.reported)
+    }
+
+    /// The transaction that these offsets were in is committed.
+    pub fn transaction_committed(&mut self, commits: &[(PartitionId, Offset)]) {
+        self.counters.transactions_committed += 1;
+        if !self.suspects.is_empty() {
+            for (partition, next) in commits {
+                self.suspects.committed(*partition, *next);
+            }
+        }
+    }
+
+    /// The open transaction is aborted: everything of the partitions still owned is dropped, hold queues and ledgers
+    /// included, and they are owned anew, to be read from what is committed (DESIGN 7). Gives these partitions.
+    ///
+    /// `refused`: records of which one is what the broker refuses; it is narrowed down, then dead-lettered.
+    pub fn transaction_aborted(
+        &mut self,
+        refused: &[(RecordPosition, Refusal)],
+    ) -> Vec<PartitionId> {
+        self.counters.transactions_aborted += 1;
+        let mut refused = refused.to_vec();
+        refused.sort_unstable_by_key(|(position, _)| (position.partition, position.offset));
+        for of_partition in refused.chunk_by(|(a, _), (b, _)| a.partition == b.partition) {
+            let (first, refusal) = of_partition[0];
+            if of_partition.len() == 1
+                && self
+                    .suspects
+                    .condemned(first.partition, first.offset)
+                    .is_some()
+            {
+                // Its dead letter was refused too: nothing is left but to stop.
+                self.stop(StopReason::Refused(refusal), first);
+            }
+            let offsets = of_partition.iter().map(|(position, _)| position.offset);
+            self.suspects
+                .refused(first.partition, offsets.collect(), refusal);
+        }
+        let owned: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.state == SlotState::Owned)
+            .map(|(_, slot)| slot.partition)
+            .collect();
+        for partition in &owned {
+            let slot = self.slots.find(*partition).expect("it was just listed");
+            self.close(slot);
+            self.slots
+                .open(*partition)
+                .expect("its slot was just freed");
+        }
+        self.counters.assert_sum();
+        owned
     }
 
     /// Adds to `commits` the offset of each partition where it has advanced since the last call. An offset that could not

@@ -20,6 +20,7 @@ use crate::pipeline::output::{Outgrown, Sink, Source, WriteRules, Writer};
 use crate::pipeline::ownership::{SlotState, Slots};
 use crate::pipeline::repair::{Refusal, Repair};
 use crate::pipeline::stop::{Stop, StopReason};
+use crate::pipeline::suspects::Suspects;
 use crate::pipeline::view::Zones;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::telemetry::{Event, RecordRef};
@@ -70,6 +71,8 @@ pub struct Engine<Z: Zones> {
     pub(super) refused: Vec<(Token, Refusal)>,
     pub(super) repair: Repair,
     pub(super) usages: Vec<PartitionUsage>,
+    /// Records among which one is that the broker refuses (`exactly_once`).
+    pub(super) suspects: Suspects,
     pool: ChunkPool,
     work: Vec<Work>,
     queries: Vec<Query>,
@@ -101,6 +104,7 @@ impl<Z: Zones> Engine<Z> {
             refused: Vec::new(),
             repair: Repair::new(config.one_by_one),
             usages: Vec::new(),
+            suspects: Suspects::default(),
             pool: ChunkPool::default(),
             work: Vec::new(),
             queries: Vec::new(),
@@ -174,13 +178,15 @@ impl<Z: Zones> Engine<Z> {
             return;
         }
         // What is released before a batch may fill what the batch was allowed: then even settled records are held.
-        let is_direct = self.slots[slot].hold.is_empty() && !self.is_in_flight_full();
+        let is_direct = self.slots[slot].hold.is_empty()
+            && !self.is_in_flight_full()
+            && !self.suspects.must_wait(record.partition, record.offset);
         match self.config.fields.decode(record.value, record.timestamp) {
             Ok(decoded) => {
                 let (event, splice) = (decoded.event, decoded.splice);
                 let rules = &self.config.at;
                 match decide(rules, event.time, record.timestamp, now.mono, view, now) {
-                    Decision::Late if !self.is_in_flight_full() => {
+                    Decision::Late if is_direct => {
                         self.refuse(slot, record, &late(), now, sink);
                     }
                     Decision::Match { at, flags } if is_direct => {
@@ -198,6 +204,13 @@ impl<Z: Zones> Engine<Z> {
                 }
             }
             Err(rejection) => match self.config.on_invalid {
+                // Behind held records it waits as they do: their partition's commits cannot pass them, so it would be
+                // written twice after a restart (and, within transactions, be seen twice).
+                OnInvalid::DeadLetter
+                    if !is_direct && self.config.dead_letter_max_bytes.is_some() =>
+                {
+                    self.hold(slot, record, now, HeldTask::Refuse);
+                }
                 OnInvalid::DeadLetter => self.refuse(slot, record, &rejection, now, sink),
                 OnInvalid::Forward if is_direct => {
                     self.enter(slot, place, record.offset, Task::Forward);
@@ -260,10 +273,6 @@ impl<Z: Zones> Engine<Z> {
             );
             return;
         }
-        if self.is_in_flight_full() {
-            self.hold(slot, record, now, HeldTask::Refuse);
-            return;
-        }
         let sequence = self.take_in(slot, record.offset);
         self.counters.in_flight += 1;
         self.dead_letter(slot, sequence, &source, rejection, now, sink);
@@ -314,6 +323,12 @@ impl<Z: Zones> Engine<Z> {
         sink: &mut impl Sink,
     ) {
         let as_of = snapshot.view().as_of;
+        let position = source.position;
+        if let Some(refusal) = self.suspects.condemned(position.partition, position.offset) {
+            *query += usize::from(matches!(item.task, Task::Enrich { .. }));
+            let rejection = refusal.rejection();
+            return self.dead_letter(item.slot, item.sequence, source, &rejection, now, sink);
+        }
         let (matched, flags) = match &item.task {
             Task::Late => {
                 return self.dead_letter(item.slot, item.sequence, source, &late(), now, sink);
@@ -385,7 +400,11 @@ impl<Z: Zones> Engine<Z> {
         for slot in (0..count).map(|at| (at + self.turn_of) % count) {
             let hold = &self.slots[slot].hold;
             let mut place = 0;
+            let partition = self.slots[slot].partition;
             while let Some(held) = hold.get(place) {
+                if self.suspects.must_wait(partition, held.offset) {
+                    break;
+                }
                 if room == 0 || room_bytes == 0 || self.work.len() == RELEASE_BATCH {
                     self.turn_of = slot;
                     return;

@@ -19,6 +19,8 @@ pub mod partitioning;
 mod repair;
 mod snapshot;
 mod stop;
+mod suspects;
+pub mod transaction;
 mod view;
 
 pub use crate::enriched::{DeadLetter, Output, Token};

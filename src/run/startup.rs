@@ -14,7 +14,7 @@ use crate::index::EngineKind;
 use crate::kafka::EdgeError;
 use crate::kafka::admin::{Admin, Topic, TopicProperty};
 use crate::kafka::client::Settings;
-use crate::kafka::worker::{StartAt, WorkerSettings};
+use crate::kafka::worker::{ExactlyOnce, StartAt, WorkerSettings};
 use crate::pipeline::{
     AtRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, Partitioning, PipelineConfig,
 };
@@ -332,9 +332,25 @@ pub(super) fn workers_plan(
             config::OnOutOfRange::Latest => Some(StartAt::Latest),
         },
         commit_interval: config.delivery.commit_interval,
+        exactly_once: exactly_once(config, kafka),
         drain_timeout: config.shutdown.drain_timeout,
     };
     Ok(Some(WorkersPlan { worker, pipeline }))
+}
+
+/// What workers are told of `exactly_once`; `None` in the other mode.
+fn exactly_once(config: &Config, kafka: &Settings) -> Option<ExactlyOnce> {
+    let delivery = &config.delivery;
+    if delivery.mode != config::DeliveryMode::ExactlyOnce {
+        return None;
+    }
+    let instance = delivery.instance.as_deref()?;
+    Some(ExactlyOnce {
+        // Ids are one space for the whole cluster: the group's name keeps two deployments apart.
+        transactional_id: format!("{}.{instance}", kafka.group()),
+        transaction_timeout: kafka.transaction_timeout(),
+        session_timeout: kafka.session_timeout(),
+    })
 }
 
 fn at_rules(config: &Config) -> AtRules {

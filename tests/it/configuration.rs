@@ -141,6 +141,12 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     ("index.engine", "tiles", "must be \"rtree\", not \"tiles\""),
     ("index.max_live_snapshots", "1", "from 2 to"),
+    (
+        "delivery.mode",
+        "at_most_once",
+        "must be \"at_least_once\" or \"exactly_once\"",
+    ),
+    ("delivery.instance", "", "a text that is not empty"),
     ("delivery.commit_ms", "0", "from 10 to"),
     (
         "delivery.in_flight_max",
@@ -210,7 +216,6 @@ fn keys_of_later_issues_and_misspelt_ones_do_not_exist() {
     for (key, near) in [
         ("zones.distribution", ""),
         ("zones.simplify_m", ""),
-        ("delivery.mode", ""),
         ("delivery.sequence", ""),
         ("http.admin_token", ""),
         ("breaker.stall_ms", ""),

@@ -6,6 +6,7 @@
     reason = "a test crate: clippy's own exception covers test functions only, not their helpers"
 )]
 
+mod exactly_once;
 mod geometry_data;
 
 mod bad_input;

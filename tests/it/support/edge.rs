@@ -199,6 +199,7 @@ impl World {
             partitions_at_start: self.partitions,
             on_out_of_range: None,
             commit_interval: Duration::from_millis(50),
+            exactly_once: None,
             drain_timeout: Duration::from_secs(10),
         };
         tune(&mut worker, &mut pipeline);
