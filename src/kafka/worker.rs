@@ -8,6 +8,7 @@
 //! but the next batch, but for the bounded drain of a revoke.
 
 mod exactly_once;
+mod intake;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,19 +17,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-
+use super::EdgeError;
 use super::client::{Settings, cap_batches};
 use super::member::{GroupEvent, Member, Start};
 use super::outbox::Outbox;
 pub use super::worker_error::WorkerError;
 pub use super::worker_window::{WorkerSeen, WorkerWindow};
-use super::{EdgeError, is_transient};
 use crate::clock::{Clock, GuardedTime};
 use crate::partition::{Offset, PartitionId};
 use crate::pipeline::{Engine, Flow, PauseCause, PipelineConfig, Sending, Zones};
 use crate::shutdown::Shutdown;
-use crate::telemetry::{HeaderRef, RecordRef};
 use crate::time::MonoTime;
 pub use exactly_once::ExactlyOnce;
 use exactly_once::Transactions;
@@ -209,137 +207,6 @@ where
         self.engine.backpressure(self.time.now(), &mut self.flow);
         self.member.pause(&self.flow.pause);
         self.member.resume(&self.flow.resume);
-    }
-
-    fn ingest(&mut self) -> Result<(), WorkerError> {
-        let wait = if self.engine.held_count() > 0 {
-            Duration::from_millis(1)
-        } else {
-            TURN
-        };
-        let batch = self.member.take(self.flow.take.min(BATCH), wait);
-        if batch.is_empty() {
-            return Ok(());
-        }
-        // Headers of all records stand in one list; the records borrow their stretch of it.
-        let mut headers: Vec<HeaderRef<'_>> = Vec::new();
-        let mut ends = Vec::with_capacity(batch.len());
-        let mut failures = Vec::new();
-        for message in batch.messages() {
-            if let Some(code) = message.error() {
-                failures.push((message.partition(), code));
-            } else {
-                message.headers(&mut headers);
-            }
-            ends.push(headers.len());
-        }
-        let mut from = 0;
-        let mut records = Vec::with_capacity(batch.len());
-        for (message, to) in batch.messages().zip(ends) {
-            if message.error().is_none() {
-                records.push(RecordRef {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                    timestamp: message.timestamp(),
-                    key: message.key(),
-                    value: message.value(),
-                    headers: &headers[from..to],
-                });
-            }
-            from = to;
-        }
-        if !self.unstarted.is_empty() {
-            for record in &records {
-                if self.unstarted.remove(&record.partition) {
-                    self.starts.insert(record.partition, record.offset);
-                }
-            }
-        }
-        if !records.is_empty() {
-            let snapshot = (self.load)();
-            let begun = Clock::mono();
-            self.engine
-                .ingest(&records, &snapshot, self.time.now(), &mut self.outbox);
-            // Two clock reads a batch, not a record.
-            let each = Clock::mono().since(begun).as_secs_f64() / records.len() as f64;
-            self.match_duration.record_many(each, records.len());
-        }
-        drop(records);
-        drop(headers);
-        drop(batch);
-        let mut gone = Vec::new();
-        for (partition, code) in failures {
-            match code {
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                    gone.push(partition);
-                }
-                code => self.failed(partition, code)?,
-            }
-        }
-        if !gone.is_empty() {
-            self.out_of_range(&gone)?;
-        }
-        Ok(())
-    }
-
-    /// An error that took a message's place in the queue.
-    fn failed(
-        &mut self,
-        partition: PartitionId,
-        code: RDKafkaErrorCode,
-    ) -> Result<(), WorkerError> {
-        match code {
-            RDKafkaErrorCode::PartitionEOF => Ok(()),
-            code if is_transient(code) => Ok(()),
-            code => {
-                let doing = format!(
-                    "read partition {partition} of topic `{}`",
-                    self.settings.telemetry_topic
-                );
-                Err(EdgeError::Cluster {
-                    doing,
-                    source: KafkaError::MessageConsumption(code),
-                }
-                .into())
-            }
-        }
-    }
-
-    fn out_of_range(&mut self, partitions: &[PartitionId]) -> Result<(), WorkerError> {
-        let mut moved = Vec::new();
-        for partition in partitions {
-            let partition = *partition;
-            if !self.engine.owned().contains(&partition) {
-                continue;
-            }
-            let position = self.position(partition);
-            let Some(policy) = self.settings.on_out_of_range else {
-                return Err(WorkerError::OutOfRange {
-                    partition,
-                    position,
-                });
-            };
-            let (log_start, log_end) = self.member.log_bounds(partition)?;
-            let start = match policy {
-                StartAt::Earliest => log_start,
-                StartAt::Latest => log_end,
-            };
-            let lost = position.map_or(0, |position| {
-                u64::try_from(start.0 - position.0).unwrap_or(0)
-            });
-            tracing::error!(%partition, position = position.map(|at| at.0), goes_on_at = start.0, lost,
-                "the telemetry log no longer holds the position, records are lost");
-            self.seen.out_of_range += 1;
-            self.seen.out_of_range_lost += lost;
-            // What is in flight belongs to a log that is no longer there.
-            self.engine.lost(&[partition]);
-            moved.push((partition, start));
-        }
-        if moved.is_empty() {
-            return Ok(());
-        }
-        self.member.commit(&moved)?;
-        self.rejoin()
     }
 
     /// Sends in batches or one by one, as what was refused demands.

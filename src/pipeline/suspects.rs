@@ -112,7 +112,7 @@ mod tests {
     proptest! {
         /// One bad record anywhere among `count`, offsets with gaps: it and only it is condemned, in log2 tries.
         #[test]
-        fn fs41_the_refused_record_is_found_in_few_tries(count in 1usize..3_000, bad in any::<prop::sample::Index>(), gap in 1i64..4) {
+        fn fs_41_the_refused_record_is_found_in_few_tries(count in 1usize..3_000, bad in any::<prop::sample::Index>(), gap in 1i64..4) {
             let offsets: Vec<Offset> = (0..count as i64).map(|n| Offset(7 + n * gap)).collect();
             let bad = offsets[bad.index(count)];
             let mut suspects = Suspects::default();

@@ -118,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn fs39_offsets_without_any_output_are_committed_too() {
+    fn fs_39_offsets_without_any_output_are_committed_too() {
         let mut cycle = Cycle::new(INTERVAL);
         assert_eq!(cycle.step(0, true, at(0)), Step::Fill);
         assert_eq!(cycle.step(0, true, at(100)), Step::Commit);
     }
 
     #[test]
-    fn fs35_aborts_in_a_row_are_bounded_and_a_commit_ends_the_row() {
+    fn fs_35_aborts_in_a_row_are_bounded_and_a_commit_ends_the_row() {
         let mut cycle = Cycle::new(INTERVAL);
         for _ in 1..ABORTS_MAX {
             assert!(cycle.aborted());

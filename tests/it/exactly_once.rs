@@ -239,7 +239,7 @@ fn committed_sources(topic: &str) -> Vec<(i32, i64)> {
 }
 
 #[test]
-fn fs31_killed_again_and_again_each_record_is_seen_once() {
+fn fs_31_killed_again_and_again_each_record_is_seen_once() {
     let Some(stage) = Stage::new("kills") else {
         return;
     };
@@ -269,7 +269,7 @@ fn fs31_killed_again_and_again_each_record_is_seen_once() {
 }
 
 #[test]
-fn fs38_two_processes_of_one_name_end_with_one_that_says_it_is_fenced() {
+fn fs_38_two_processes_of_one_name_end_with_one_that_says_it_is_fenced() {
     let Some(stage) = Stage::new("name") else {
         return;
     };
@@ -292,7 +292,7 @@ fn fs38_two_processes_of_one_name_end_with_one_that_says_it_is_fenced() {
 }
 
 #[test]
-fn fs32_a_zombie_ends_with_a_clear_message_and_nothing_of_it_is_seen() {
+fn fs_32_a_zombie_ends_with_a_clear_message_and_nothing_of_it_is_seen() {
     let Some(stage) = Stage::new("zombie") else {
         return;
     };
@@ -317,7 +317,7 @@ fn fs32_a_zombie_ends_with_a_clear_message_and_nothing_of_it_is_seen() {
 }
 
 #[test]
-fn fs41_a_record_that_the_broker_refuses_is_dead_lettered_and_the_others_are_seen_once() {
+fn fs_41_a_record_that_the_broker_refuses_is_dead_lettered_and_the_others_are_seen_once() {
     let Some(stage) = Stage::new("large") else {
         return;
     };
