@@ -9,7 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use ringfence::clock::Clock;
-use ringfence::kafka::admin::Admin;
+use ringfence::kafka::admin::{Admin, End, TopicSpec};
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::mock::EmbeddedCluster;
 use ringfence::kafka::reader::TopicReader;
@@ -462,4 +462,143 @@ fn fs_72_a_second_signal_ends_a_drain_that_is_stuck_at_once_with_its_number() {
         assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(code));
         assert!(Clock::mono().since(begun) < Duration::from_secs(5));
     }
+}
+
+/// Partitions are added while the daemon runs: `auto` follows, and what is written by either rule is complete.
+#[test]
+fn fs_64_auto_partitioning_follows_the_partition_counts_while_the_daemon_runs() {
+    let Some(world) = World::real("recount", 2) else {
+        return;
+    };
+    let admin = world.admin();
+    let spec = TopicSpec {
+        name: world.topic("zones"),
+        partitions: 1,
+        replication: Some(1),
+        properties: vec![(
+            "message.timestamp.type".to_owned(),
+            "LogAppendTime".to_owned(),
+        )],
+    };
+    admin.create_topic(&spec, false).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("ringfence.toml");
+    let text = format!(
+        "[kafka]\n\"bootstrap.servers\" = \"{}\"\n\"group.id\" = \"{}\"\n[telemetry]\ntopic = \"{}\"\nstart = \"latest\"\n\
+         [zones]\ntopic = \"{}\"\nallow_empty = true\n[enriched]\ntopic = \"{}\"\n[dead_letter]\ntopic = \"{}\"\n\
+         [workers]\ncount = 1\n",
+        world.settings.common["bootstrap.servers"],
+        world.settings.group(),
+        world.topic("telemetry"),
+        world.topic("zones"),
+        world.topic("enriched"),
+        world.topic("dead"),
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut daemon = Daemon::start(&config, folder.path(), "one");
+    daemon.wait_ready();
+    wait_for("both partitions are read", || {
+        daemon.status().is_some_and(|status| {
+            status["workers"][0]["partitions"]
+                .as_array()
+                .is_some_and(|all| all.len() == 2)
+        })
+    });
+    let committed = |partitions: i32, each: i64| {
+        let all: Vec<_> = (0..partitions).map(PartitionId).collect();
+        wait_for("all is committed", || {
+            let committed = admin
+                .committed(&world.topic("telemetry"), &all)
+                .unwrap_or_default();
+            committed.len() == all.len()
+                && committed
+                    .iter()
+                    .all(|(_, offset)| offset.is_some_and(|offset| offset.0 == each))
+        });
+    };
+    // The same key in all partitions: by key, all of it goes to one.
+    let write = |partitions: i32, per_partition: usize| {
+        let writer = TopicWriter::new(&world.settings).unwrap();
+        let now = Clock::wall().millis();
+        let topic = world.topic("telemetry");
+        let value = format!(r#"{{"id":"v","ts":{now},"lat":0.5,"lon":0.5}}"#);
+        for number in 0..per_partition * partitions as usize {
+            let event = Outgoing {
+                topic: &topic,
+                partition: Some(PartitionId(number as i32 % partitions)),
+                key: Some(b"21"),
+                value: Some(value.as_bytes()),
+                ..Outgoing::default()
+            };
+            assert!(writer.send(&event, number).unwrap());
+            assert!(writer.receipt(PATIENCE).unwrap().outcome.is_ok());
+        }
+    };
+    let per_partition = || -> Vec<i64> {
+        let topic = world.topic("enriched");
+        let ids = admin.existing(&topic).unwrap().ids();
+        let ranges = admin.offsets(&topic, &ids, End::Log).unwrap();
+        ranges
+            .iter()
+            .map(|(_, range)| range.to.0 - range.from.0)
+            .collect()
+    };
+    write(2, 10);
+    committed(2, 10);
+    assert_eq!(per_partition(), [10, 10], "the same number as its source");
+
+    let changes = || {
+        daemon
+            .log()
+            .matches("partition counts have changed")
+            .count()
+    };
+    admin
+        .set_partition_count(&world.topic("telemetry"), 3)
+        .unwrap();
+    // Before the daemon knows: what came since the start is read from its start, whatever `telemetry.start` says.
+    write(3, 10);
+    wait_for("the new count is heard of", || changes() == 1);
+    let all: Vec<_> = (0..3).map(PartitionId).collect();
+    wait_for("the new partition is read too", || {
+        let committed = admin
+            .committed(&world.topic("telemetry"), &all)
+            .unwrap_or_default();
+        committed
+            .iter()
+            .map(|(_, offset)| offset.map_or(0, |offset| offset.0))
+            .collect::<Vec<_>>()
+            == [20, 20, 10]
+    });
+    let before = per_partition();
+    assert!(before.iter().sum::<i64>() >= 50, "{before:?}");
+    write(3, 10);
+    wait_for("by key, all of it goes to one", || {
+        let now = per_partition();
+        let grown: Vec<_> = now
+            .iter()
+            .zip(&before)
+            .map(|(now, before)| now - before)
+            .collect();
+        grown.contains(&0) && grown.contains(&30)
+    });
+
+    admin
+        .set_partition_count(&world.topic("enriched"), 3)
+        .unwrap();
+    wait_for("the new count is heard of", || changes() == 2);
+    let before = per_partition();
+    write(3, 10);
+    wait_for("the same number again", || {
+        let now = per_partition();
+        let grown: Vec<_> = now
+            .iter()
+            .zip(&before)
+            .map(|(now, before)| now - before)
+            .collect();
+        grown == [10, 10, 10]
+    });
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait_exit(PATIENCE).code(), Some(0));
+    drop(admin.delete_topic(&world.topic("zones")));
 }
