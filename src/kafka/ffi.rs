@@ -589,6 +589,19 @@ pub enum MockTuning {
     },
 }
 
+/// Raises a fatal error in a client, as a broker that fences it off does.
+#[cfg(test)]
+pub(super) fn raise_fatal_error<C: ClientContext>(client: &Client<C>) {
+    // SAFETY: a live client and a C string.
+    unsafe {
+        sys::rd_kafka_test_fatal_error(
+            client.native_ptr(),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
+            c"raised by a test".as_ptr(),
+        );
+    }
+}
+
 /// Tunes the mock cluster that `client` runs (`test.mock.num.brokers`); false where it runs none.
 pub fn tune_mock<C: ClientContext>(client: &Client<C>, tuning: MockTuning) -> bool {
     // SAFETY: a live client, which owns the cluster that it hands out; the pointer is not kept.

@@ -417,3 +417,47 @@ impl Drop for Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::kafka::ffi::raise_fatal_error;
+    use crate::kafka::mock::EmbeddedCluster;
+    use crate::kafka::worker::WorkerError;
+
+    /// Of a static member: the client knows no other fatal error of the classic protocol, and one that is raised in a
+    /// dynamic member, which no broker can do, makes its end wait for ever.
+    #[test]
+    fn a_fatal_error_of_the_client_is_told_and_a_worker_made_anew_may_do_better() {
+        let cluster = EmbeddedCluster::start(1).unwrap();
+        cluster.create_topic("t", 1).unwrap();
+        let mut settings = Settings::new(&cluster.bootstrap_servers(), "g");
+        settings
+            .consumer
+            .insert("group.instance.id".into(), "one".into());
+        let by = CommitBy::Interval(Duration::from_millis(100));
+        let member = Member::join(&settings, "t", 10, by).unwrap();
+        let mut events = Vec::new();
+        let begun = Clock::mono();
+        while events.is_empty() {
+            member.poll(&mut events).unwrap();
+            assert!(Clock::mono().since(begun) < Duration::from_secs(20));
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        assert_eq!(events, [GroupEvent::Assigned(vec![PartitionId(0)])]);
+        member.assign(&[(PartitionId(0), Start::LogStart)]).unwrap();
+        raise_fatal_error(member.consumer().client());
+        let error = loop {
+            if let Err(error) = member.poll(&mut events) {
+                break error;
+            }
+            assert!(Clock::mono().since(begun) < Duration::from_secs(20));
+            std::thread::park_timeout(Duration::from_millis(5));
+        };
+        assert!(error.to_string().contains("consume topic `t`"), "{error}");
+        assert!(WorkerError::from(error).is_passing());
+        // A member that failed lets its process end.
+        drop(member);
+    }
+}

@@ -64,7 +64,15 @@ impl ProducerContext for Reports {
                 }
                 AckResult::Delivered
             }
-            Err((error, _)) => classify(error),
+            Err((error, _)) => {
+                let result = classify(error);
+                // The engine only hears that it failed; a purge is our own doing.
+                if !is_purge(error) {
+                    self.logged
+                        .error(error.clone(), "a record was not delivered");
+                }
+                result
+            }
         };
         let mut ack = (Token::from_raw(token), result);
         // Twice the bound of what is in flight fits, so it is full only while the worker does not turn: wait for it,
@@ -74,6 +82,13 @@ impl ProducerContext for Reports {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
+}
+
+fn is_purge(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+    )
 }
 
 /// What an error of a delivery means. The client retries what is worth it without end (`message.timeout.ms = 0`), so
@@ -88,9 +103,16 @@ fn classify(error: &KafkaError) -> AckResult {
         Some(Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidMessage) => {
             AckResult::Refused(Refusal::Invalid)
         }
-        Some(Code::PurgeQueue | Code::PurgeInflight | Code::Fatal | Code::GaplessGuarantee) => {
-            AckResult::Abandoned
-        }
+        // The producer itself has failed, or was given up at a gap.
+        Some(
+            Code::PurgeQueue
+            | Code::PurgeInflight
+            | Code::Fatal
+            | Code::GaplessGuarantee
+            | Code::OutOfOrderSequenceNumber
+            | Code::InvalidProducerEpoch
+            | Code::UnknownProducerId,
+        ) => AckResult::Abandoned,
         _ => AckResult::Failed,
     }
 }

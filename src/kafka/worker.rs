@@ -228,7 +228,7 @@ where
     fn send_one_by_one(&mut self) -> Result<(), WorkerError> {
         tracing::warn!(
             in_flight = self.engine.in_flight_count(),
-            "the broker refused a batch: its records are sent again, one by one"
+            "a batch was refused or its producer failed: what is in flight is sent again, one by one"
         );
         self.seen.batches_refused += 1;
         self.commit();

@@ -13,6 +13,7 @@ use ringfence::kafka::admin::{Admin, End, TopicSpec};
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::mock::EmbeddedCluster;
 use ringfence::kafka::reader::TopicReader;
+use ringfence::kafka::worker::WorkerError;
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
 use ringfence::partition::PartitionId;
 use ringfence::telemetry::RecordRef;
@@ -69,6 +70,61 @@ fn fs_41_a_refused_batch_is_sent_again_one_by_one_and_the_record_at_fault_dead_l
         )[&0],
         [1]
     );
+}
+
+/// The broker and the client disagree on the sequence: a fatal error of the producer.
+#[test]
+fn fs_36_a_fatal_error_of_the_producer_is_outlived_by_a_new_one() {
+    let mut world = World::new(1, 1);
+    world
+        .settings
+        .producer
+        .insert("max.in.flight".into(), "1".into());
+    world.produce_as(0..1_000, valid);
+    let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+    let fatal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::Produce, &[none, fatal]);
+    let worker = world.worker();
+    world.wait_committed(1_000);
+    worker.stop().unwrap();
+    world.audit(1_000);
+    assert_eq!(dead_letter_reasons(&world), [""; 0]);
+}
+
+/// The producer that sends one by one fails too: nobody knows what would help.
+#[test]
+fn fs_36_a_fatal_error_that_comes_again_stops_the_worker_with_its_place_and_commits_nothing_past_it()
+ {
+    let mut world = World::new(1, 1);
+    world
+        .settings
+        .producer
+        .insert("max.in.flight".into(), "1".into());
+    world.produce_as(0..1_000, valid);
+    let mut answers = vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR];
+    answers.resize(
+        50,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+    );
+    answers.resize(100, RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED);
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::Produce, &answers);
+    let mut worker = world.worker();
+    let ended = worker.thread.take().unwrap().join().unwrap();
+    let Err(error @ WorkerError::Stopped(_)) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(error.to_string().contains("was not delivered"), "{error}");
+    world
+        .controls()
+        .clear_request_errors(RDKafkaApiKey::Produce);
+    let again = world.worker();
+    world.wait_committed(1_000);
+    again.stop().unwrap();
+    world.audit(1_000);
 }
 
 async fn alter(world: &World, topic: &str, name: &str, value: &str) {
