@@ -127,6 +127,8 @@ metrics! {
         "zone changes whose effective_at lay before their commit time";
     ZONE_VERSION_REGRESSIONS = "zone_version_regressions_total", Kind::Counter, [],
         "zone changes whose version did not rise (applied all the same)";
+    TRANSACTIONS = "transactions_total", Kind::Counter, ["result"],
+        "transactions of `exactly_once` that were committed or aborted";
     CLOCK_DIFFERENCE = "clock_difference_seconds", Kind::Gauge, [],
         "our time less the newest broker stamp of the zones topic when that was read; below zero our clock is behind";
     CLOCK_STEPS = "clock_steps_total", Kind::Counter, [],

@@ -245,7 +245,11 @@ impl Settings {
         transactional_id: &str,
     ) -> ClientConfig {
         let mut config = self.producer(in_flight_max, in_flight_max_bytes);
-        let timeout = self.transaction_timeout().as_millis().to_string();
+        const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
+        let timeout = self.transaction_timeout();
+        // `send_offsets_to_transaction` heeds no other bound (KAFKA 0.4), and the client wants it within the transaction's.
+        let socket_timeout = SOCKET_TIMEOUT.min(timeout).as_millis().to_string();
+        let timeout = timeout.as_millis().to_string();
         set(
             &mut config,
             &[
@@ -253,8 +257,7 @@ impl Settings {
                 ("transaction.timeout.ms", &timeout),
                 // The client insists: a record has no longer than its transaction.
                 ("message.timeout.ms", &timeout),
-                // `send_offsets_to_transaction` heeds no other bound (KAFKA 0.4).
-                ("socket.timeout.ms", "3000"),
+                ("socket.timeout.ms", &socket_timeout),
             ],
         );
         config
@@ -514,8 +517,14 @@ mod tests {
             let consumer: Result<PlainConsumer, _> = create(&config, Logged::default());
             assert!(consumer.is_ok(), "{:?}", consumer.err());
         }
+        let mut short = settings.clone();
+        short
+            .producer
+            .insert("transaction.timeout.ms".into(), "2000".into());
         for config in [
             settings.producer(100_000, 64 << 20),
+            settings.transactional_producer(100_000, 64 << 20, "once"),
+            short.transactional_producer(100_000, 64 << 20, "once"),
             settings.tool_producer(),
         ] {
             let producer: Result<rdkafka::producer::BaseProducer, _> = config.create();

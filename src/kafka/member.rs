@@ -3,8 +3,9 @@
 //! A rebalance is only noted in librdkafka's callback; the worker answers it from its own loop, after it has drained
 //! (RDKAFKA 2). Exceptions: once the member is closing, the callback gives partitions back at once.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -36,14 +37,26 @@ pub enum GroupEvent {
 pub struct GroupContext {
     logged: Logged,
     topic: String,
-    events: Mutex<Vec<GroupEvent>>,
+    events: Mutex<Events>,
     closing: AtomicBool,
     /// As it stood when the newest event came. Never asked for later: a member that was thrown out has one without a
     /// generation, which a broker does not check (KAFKA 0.5), so what a zombie committed with it would count.
     metadata: Mutex<Option<ConsumerGroupMetadata>>,
 }
 
+/// What happened to the group, in order, from its coming until it is answered.
+#[derive(Default)]
+struct Events {
+    unanswered: VecDeque<GroupEvent>,
+    /// How many of them [`Member::poll`] has handed out.
+    handed_out: usize,
+}
+
 impl GroupContext {
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn partitions(&self, list: &TopicPartitionList) -> Vec<PartitionId> {
         list.elements_for_topic(&self.topic)
             .iter()
@@ -92,10 +105,7 @@ impl ConsumerContext for GroupContext {
             _ if consumer.assignment_lost() => GroupEvent::Lost(partitions),
             _ => GroupEvent::Revoked(partitions),
         };
-        self.events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(event);
+        self.events().unanswered.push_back(event);
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
@@ -145,7 +155,7 @@ impl Member {
         let context = GroupContext {
             logged: Logged::default(),
             topic: topic.to_owned(),
-            events: Mutex::new(Vec::new()),
+            events: Mutex::default(),
             closing: AtomicBool::new(false),
             metadata: Mutex::new(None),
         };
@@ -166,7 +176,8 @@ impl Member {
         self.queue.consumer()
     }
 
-    /// Serves the group: to be called in every turn, also while everything is paused (I9).
+    /// Serves the group: to be called in every turn, also while everything is paused (I9). Each event is to be answered,
+    /// in order: an assignment by [`Self::assign`], the others by [`Self::unassign`]. What is not is answered at the end.
     ///
     /// # Errors
     /// A fatal error of the client: it is to be built anew.
@@ -196,14 +207,9 @@ impl Member {
                 }
             }
         }
-        events.append(
-            &mut self
-                .consumer()
-                .context()
-                .events
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let mut all = self.consumer().context().events();
+        events.extend(all.unanswered.iter().skip(all.handed_out).cloned());
+        all.handed_out = all.unanswered.len();
         Ok(())
     }
 
@@ -261,7 +267,9 @@ impl Member {
         }
         self.consumer()
             .incremental_assign(&list)
-            .map_err(self.doing("take partitions of"))
+            .map_err(self.doing("take partitions of"))?;
+        self.answered();
+        Ok(())
     }
 
     /// Goes back (or on) to these offsets; what was fetched and not taken yet is dropped.
@@ -293,7 +301,15 @@ impl Member {
         }
         self.consumer()
             .incremental_unassign(&list)
-            .map_err(self.doing("give back partitions of"))
+            .map_err(self.doing("give back partitions of"))?;
+        self.answered();
+        Ok(())
+    }
+
+    fn answered(&self) {
+        let mut events = self.consumer().context().events();
+        events.unanswered.pop_front();
+        events.handed_out = events.handed_out.saturating_sub(1);
     }
 
     /// Names the offsets (the next one to read of each partition) that the client's next commit takes along: every
@@ -395,16 +411,10 @@ impl Drop for Member {
             .context()
             .closing
             .store(true, Ordering::Release);
-        // What came in and was not taken yet is answered here: the client waits for an answer to each event.
-        let events = std::mem::take(
-            &mut *self
-                .consumer()
-                .context()
-                .events
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        for event in events {
+        // What came and was not answered is answered here, also where a worker ended over it: the client waits for an answer
+        // to each event, and its end would wait with it.
+        let events = std::mem::take(&mut *self.consumer().context().events());
+        for event in events.unanswered {
             let answered = match event {
                 GroupEvent::Assigned(_) => self.assign(&[]),
                 GroupEvent::Revoked(partitions) | GroupEvent::Lost(partitions) => {

@@ -318,6 +318,24 @@ fn add_counters(now: &Counters, last: &Counters) {
     add(metrics::RECORDS_ENRICHED, now.enriched, last.enriched);
     add(metrics::RECORDS_FORWARDED, now.forwarded, last.forwarded);
     add(metrics::RECORDS_RELEASED, now.released, last.released);
+    for (result, now, last) in [
+        (
+            "committed",
+            now.transactions_committed,
+            last.transactions_committed,
+        ),
+        (
+            "aborted",
+            now.transactions_aborted,
+            last.transactions_aborted,
+        ),
+    ] {
+        if now > last {
+            metrics::TRANSACTIONS
+                .counter(&[result.to_owned()])
+                .increment(now - last);
+        }
+    }
     for reason in RejectionReason::ALL {
         let label = || [reason.as_str().to_owned()];
         let dead = now.dead_lettered.of(*reason)

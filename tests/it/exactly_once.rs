@@ -1,127 +1,84 @@
-//! `exactly_once` on a real Kafka (the mock stores no transactional offsets and fences nobody): FS-31 to FS-41.
+//! `exactly_once` on a real Kafka (the mock stores no transactional offsets and fences nobody): FS-13, FS-31 to FS-41.
+//!
+//! What a reader of committed records sees is looked at as a whole: each source once, in order, whatever was done to the
+//! processes and their broker meanwhile.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use crate::support::daemon::{Daemon, eventually, ringfence_ok};
-use crate::support::kafka::bootstrap;
+use ringfence::kafka::admin::End;
+use ringfence::partition::PartitionId;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+use crate::support::daemon::{Daemon, eventually};
+use crate::support::kafka::{Cluster, bootstrap};
+use crate::support::stage::Stage;
+use crate::support::zones::rectangle;
 
-struct Stage {
-    bootstrap: &'static str,
-    folder: tempfile::TempDir,
-    name: String,
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A stage whose processes run in `exactly_once`.
+struct Once {
+    address: String,
+    stage: Stage,
+    written: usize,
 }
 
-impl Stage {
-    /// Topics of its own, with one zone `a` over (0,0) to (1,1).
-    ///
-    /// `None` where no real Kafka is at hand.
-    fn new(name: &str) -> Option<Self> {
-        let stage = Self {
-            bootstrap: bootstrap()?,
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            name: format!("once-{name}-{}", std::process::id()),
-        };
-        let config = stage.config("tool", "");
-        ringfence_ok(
-            &config,
-            &[
-                "topics",
-                "create",
-                "--partitions",
-                "2",
-                "--zone-partitions",
-                "1",
-            ],
-        );
-        let zones = stage.folder.path().join("zones.geojson");
-        std::fs::write(
-            &zones,
-            r#"{"type":"Feature","id":"a","properties":{},"geometry":{"type":"Polygon","coordinates":[[[0,0],[1,0],[1,1],[0,1],[0,0]]]}}"#,
-        )
-        .expect("the folder is writable");
-        ringfence_ok(
-            &config,
-            &["zones", "import", zones.to_str().expect("a path is text")],
-        );
-        Some(stage)
+impl Once {
+    fn new(name: &str, transaction_timeout_ms: u32) -> Option<Self> {
+        bootstrap().map(|address| Self::on(address, name, transaction_timeout_ms))
     }
 
-    fn topic(&self, suffix: &str) -> String {
-        format!("{}.{suffix}", self.name)
-    }
-
-    fn config(&self, instance: &str, extra: &str) -> PathBuf {
-        let name = &self.name;
-        let path = self.folder.path().join(format!("{instance}.toml"));
-        let text = format!(
-            "[kafka]\n\"bootstrap.servers\" = \"{}\"\n\"group.id\" = \"{name}\"\n\n[kafka.consumer]\n\
-             \"session.timeout.ms\" = \"6000\"\n\n[kafka.producer]\n\"transaction.timeout.ms\" = \"8000\"\n\n\
-             [telemetry]\ntopic = \"{name}.telemetry\"\n\n[zones]\ntopic = \"{name}.zones\"\n\n\
-             [enriched]\ntopic = \"{name}.enriched\"\n\n[dead_letter]\ntopic = \"{name}.dead\"\n\n\
-             [delivery]\nmode = \"exactly_once\"\ninstance = \"{instance}\"\n\n\
-             [workers]\ncount = 1\n\n[shutdown]\ndrain_timeout_ms = 5_000\n\n{extra}\n",
-            self.bootstrap,
+    /// Two telemetry partitions, and one zone over (0,0) to (1,1).
+    fn on(address: &str, name: &str, transaction_timeout_ms: u32) -> Self {
+        let extra = format!(
+            "[kafka.producer]\n\"transaction.timeout.ms\" = \"{transaction_timeout_ms}\"\n\n\
+             [delivery]\nmode = \"exactly_once\"\ninstance = \"unnamed\"\n"
         );
-        std::fs::write(&path, text).expect("the folder is writable");
-        path
+        let stage = Stage::on(address, &format!("once-{name}"), &extra);
+        stage.create_topics(2, &[]);
+        let zone = rectangle("a", 0.0, 0.0, 1.0, 1.0, "");
+        stage.write("zones", [(None, "a".to_owned(), zone)]);
+        Self {
+            address: address.to_owned(),
+            stage,
+            written: 0,
+        }
     }
 
+    /// Starts the process of this name and waits until it is ready.
     fn start(&self, instance: &str, log: &str) -> Daemon {
-        Daemon::start(&self.config(instance, ""), self.folder.path(), log)
+        let name = format!("delivery.instance={instance}");
+        let mut daemon = self.stage.daemon_with(log, &[&name]);
+        daemon.wait_ready();
+        daemon
     }
 
-    /// Writes events numbered `numbers`; every tenth is invalid. Offsets are contiguous in each of the two partitions.
-    fn produce(&self, numbers: std::ops::Range<usize>) {
-        let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
-            .set(
-                "bootstrap.servers",
-                bootstrap().expect("the stage is on it"),
-            )
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "1")
-            .create()
-            .expect("a producer");
-        let topic = self.topic("telemetry");
-        #[allow(clippy::disallowed_methods)]
-        let wall = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_millis();
-        for number in numbers {
+    /// Writes so many events more; every tenth is invalid. Offsets are contiguous in each of the two partitions.
+    fn produce(&mut self, count: usize) {
+        let wall = wall_ms();
+        let numbers = self.written..self.written + count;
+        let records = numbers.map(|number| {
             let value = if number % 10 == 9 {
                 format!("invalid {number}")
             } else {
                 format!(r#"{{"id":"v","ts":{wall},"lat":0.5,"lon":0.5,"n":{number}}}"#)
             };
-            producer
-                .send(
-                    BaseRecord::<str, str>::to(&topic)
-                        .partition((number % 2) as i32)
-                        .key("v")
-                        .payload(&value),
-                )
-                .expect("the queue has room");
-        }
-        producer.flush(Duration::from_secs(30)).expect("written");
+            (Some((number % 2) as i32), "v".to_owned(), value)
+        });
+        self.stage.write("telemetry", records);
+        self.written += count;
     }
 
-    /// What a `read_committed` reader of the output sees of each source, in order: enriched and dead letters together.
+    /// What a reader of committed records sees of each source partition: enriched and dead letters together, by offset.
     fn sources(&self) -> BTreeMap<i32, Vec<i64>> {
         let mut all: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
         for suffix in ["enriched", "dead"] {
             let mut of_topic: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
-            for (partition, offset) in committed_sources(&self.topic(suffix)) {
+            for (partition, offset) in self.sources_of(suffix) {
                 of_topic.entry(partition).or_default().push(offset);
             }
             for (partition, offsets) in of_topic {
@@ -138,14 +95,44 @@ impl Stage {
         all
     }
 
-    /// Waits until `count` sources are there, then asserts that each is, once.
-    fn assert_each_once(&self, count: usize) {
+    fn sources_of(&self, suffix: &str) -> Vec<(i32, i64)> {
+        let records = self.stage.read(suffix);
+        let source_of = |record: &crate::support::stage::Record| {
+            let (partition, offset) = match record.header("ringfence-source") {
+                Some(source) => source.split_once(':').expect("partition:offset"),
+                None => (
+                    record.header("ringfence-error-partition").expect("named"),
+                    record.header("ringfence-error-offset").expect("named"),
+                ),
+            };
+            (
+                partition.parse().expect("a number"),
+                offset.parse().expect("a number"),
+            )
+        };
+        records.iter().map(source_of).collect()
+    }
+
+    /// Whether some of the output is not yet for readers of committed records.
+    fn has_open_transaction(&self) -> bool {
+        let topic = self.stage.topic("enriched");
+        let ids = [PartitionId(0), PartitionId(1)];
+        let ends = |end| {
+            let offsets = self.stage.admin.offsets(&topic, &ids, end);
+            let offsets = offsets.expect("the broker answers");
+            offsets.iter().map(|(_, range)| range.to.0).sum::<i64>()
+        };
+        ends(End::Stable) < ends(End::Log)
+    }
+
+    /// Waits until all that was written is there, then asserts that each source is, once.
+    fn assert_each_once(&self) {
         let expected: BTreeMap<i32, Vec<i64>> = (0..2)
-            .map(|partition| (partition, (0..(count as i64 / 2)).collect()))
+            .map(|partition| (partition, (0..(self.written as i64 / 2)).collect()))
             .collect();
         let seen = eventually("all output is committed", PATIENCE, || {
             let seen = self.sources();
-            (seen.values().map(Vec::len).sum::<usize>() >= count).then_some(seen)
+            (seen.values().map(Vec::len).sum::<usize>() >= self.written).then_some(seen)
         });
         assert!(
             seen == expected,
@@ -163,188 +150,226 @@ fn difference(seen: &BTreeMap<i32, Vec<i64>>, expected: &BTreeMap<i32, Vec<i64>>
             .windows(2)
             .filter(|two| two[0] == two[1])
             .map(|two| two[0])
-            .take(5)
             .collect();
         let lost: Vec<_> = expected
             .iter()
-            .filter(|offset| !seen.contains(offset))
-            .take(5)
+            .filter(|offset| seen.binary_search(offset).is_err())
             .collect();
         text += &format!("partition {partition}: doubled {doubled:?}, lost {lost:?}; ");
     }
     text
 }
 
-/// The sources named in a topic's headers, as a reader of committed records sees them.
-fn committed_sources(topic: &str) -> Vec<(i32, i64)> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set(
-            "bootstrap.servers",
-            bootstrap().expect("the stage is on it"),
-        )
-        .set("group.id", "once-reader")
-        .set("enable.auto.commit", "false")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .create()
-        .expect("a consumer");
-    let metadata = consumer
-        .fetch_metadata(Some(topic), Duration::from_secs(10))
-        .expect("metadata");
-    let partitions: Vec<i32> = metadata.topics()[0]
-        .partitions()
-        .iter()
-        .map(|p| p.id())
-        .collect();
-    let mut list = TopicPartitionList::new();
-    for partition in &partitions {
-        list.add_partition_offset(topic, *partition, Offset::Beginning)
-            .expect("a partition");
-    }
-    consumer.assign(&list).expect("an assignment");
-    let mut sources = Vec::new();
-    let mut ended = 0;
-    while ended < partitions.len() {
-        let message = match consumer.poll(Duration::from_secs(20)) {
-            Some(Ok(message)) => message,
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => {
-                ended += 1;
-                continue;
-            }
-            other => panic!("reading {topic}: {other:?}"),
-        };
-        let headers = message.headers().expect("outputs have headers");
-        let text = |name: &str| {
-            headers
-                .iter()
-                .find(|header| header.key == name)
-                .and_then(|header| header.value)
-                .map(|value| String::from_utf8(value.to_vec()).expect("headers are text"))
-        };
-        let source = match text("ringfence-source") {
-            Some(source) => source,
-            None => format!(
-                "{}:{}",
-                text("ringfence-error-partition").expect("a dead letter names its source"),
-                text("ringfence-error-offset").expect("a dead letter names its source")
-            ),
-        };
-        let (partition, offset) = source.split_once(':').expect("partition:offset");
-        sources.push((
-            partition.parse().expect("a number"),
-            offset.parse().expect("a number"),
-        ));
-    }
-    sources
+#[allow(clippy::disallowed_methods, reason = "a test may look at the clock")]
+fn wall_ms() -> u128 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_millis()
+}
+
+fn wait_consumed(daemon: &Daemon) {
+    eventually("it consumes", PATIENCE, || {
+        daemon
+            .metric("ringfence_records_consumed_total", "")
+            .filter(|count| *count > 0.0)
+    });
+}
+
+fn committed(daemon: &Daemon) -> f64 {
+    daemon
+        .metric("ringfence_transactions_total", "committed")
+        .unwrap_or(0.0)
 }
 
 #[test]
-fn fs_31_killed_again_and_again_each_record_is_seen_once() {
-    let Some(stage) = Stage::new("kills") else {
+fn fs_31_fs_37_killed_again_and_again_each_record_is_seen_once_and_nobody_waits_for_the_dead() {
+    // Far longer than the test: whatever is seen in time was ended by the successor, not by the coordinator.
+    let Some(mut once) = Once::new("kills", 600_000) else {
         return;
     };
-    let mut written = 0;
     for round in 0..6 {
-        let mut daemon = stage.start("one", &format!("round-{round}"));
-        daemon.wait_ready();
+        let mut daemon = once.start("one", &format!("round-{round}"));
         for _ in 0..4 {
-            stage.produce(written..written + 500);
-            written += 500;
+            once.produce(500);
         }
         // Somewhere amid its transactions: as soon as it has consumed some of these records.
-        eventually("it consumes", PATIENCE, || {
-            daemon
-                .metric("ringfence_records_consumed_total", "")
-                .filter(|count| *count > 0.0)
-        });
+        wait_consumed(&daemon);
         daemon.signal("KILL");
         daemon.wait_exit(Duration::from_secs(10));
     }
-    let mut last = stage.start("one", "last");
-    last.wait_ready();
-    stage.assert_each_once(written);
-    last.signal("TERM");
-    assert!(last.wait_exit(Duration::from_secs(20)).success());
-    stage.assert_each_once(written);
+    let mut last = once.start("one", "last");
+    once.assert_each_once();
+    last.stop();
+    once.assert_each_once();
 }
 
 #[test]
 fn fs_38_two_processes_of_one_name_end_with_one_that_says_it_is_fenced() {
-    let Some(stage) = Stage::new("name") else {
+    let Some(mut once) = Once::new("name", 8_000) else {
         return;
     };
-    let mut first = stage.start("same", "first");
-    first.wait_ready();
-    stage.produce(0..100);
-    stage.assert_each_once(100);
-    let mut second = stage.start("same", "second");
-    second.wait_ready();
-    let mut written = 100;
+    let mut first = once.start("same", "first");
+    once.produce(100);
+    once.assert_each_once();
+    let second = once.start("same", "second");
     // The first one hears of it with its next transaction.
     eventually("the first one is fenced", PATIENCE, || {
-        stage.produce(written..written + 20);
-        written += 20;
+        once.produce(20);
         first.log().contains("fenced").then_some(())
     });
     assert_eq!(first.wait_exit(Duration::from_secs(20)).code(), Some(1));
-    stage.assert_each_once(written);
+    once.assert_each_once();
     assert!(!second.log().contains("fenced"));
 }
 
 #[test]
 fn fs_32_a_zombie_ends_with_a_clear_message_and_nothing_of_it_is_seen() {
-    let Some(stage) = Stage::new("zombie") else {
+    let Some(mut once) = Once::new("zombie", 8_000) else {
         return;
     };
-    let mut zombie = stage.start("zombie", "zombie");
-    zombie.wait_ready();
-    stage.produce(0..1_000);
-    eventually("it consumes", PATIENCE, || {
-        zombie
-            .metric("ringfence_records_consumed_total", "")
-            .filter(|count| *count > 0.0)
-    });
+    let mut zombie = once.start("zombie", "zombie");
+    once.produce(1_000);
+    wait_consumed(&zombie);
     zombie.signal("STOP");
-    stage.produce(1_000..2_000);
-    let mut heir = stage.start("heir", "heir");
-    heir.wait_ready();
-    stage.assert_each_once(2_000);
+    once.produce(1_000);
+    let _heir = once.start("heir", "heir");
+    once.assert_each_once();
     zombie.signal("CONT");
     assert_eq!(zombie.wait_exit(Duration::from_secs(30)).code(), Some(1));
     assert!(zombie.log().contains("stood still"), "{}", zombie.log());
-    stage.produce(2_000..2_100);
-    stage.assert_each_once(2_100);
+    once.produce(100);
+    once.assert_each_once();
+}
+
+#[test]
+fn fs_13_fs_39_members_that_come_and_go_amid_transactions_double_and_lose_nothing() {
+    let Some(mut once) = Once::new("members", 8_000) else {
+        return;
+    };
+    let first = once.start("first", "first");
+    once.produce(500);
+    wait_consumed(&first);
+    for round in 0..4 {
+        let mut second = once.start("second", &format!("second-{round}"));
+        // It has a partition, and transactions of its own.
+        eventually("the second one commits", PATIENCE, || {
+            once.produce(50);
+            (committed(&second) > 0.0).then_some(())
+        });
+        once.produce(500);
+        if round % 2 == 0 {
+            second.stop();
+        } else {
+            second.signal("KILL");
+            second.wait_exit(Duration::from_secs(10));
+        }
+        once.produce(500);
+    }
+    once.assert_each_once();
+    // With nothing to write there is nothing to commit (FS-39).
+    let before = eventually("the transactions have ended", PATIENCE, || {
+        let in_flight = first.metric("ringfence_records_in_flight", "")?;
+        (in_flight == 0.0).then(|| committed(&first))
+    });
+    let rounds = |daemon: &Daemon| {
+        daemon
+            .metric("ringfence_as_of_timestamp_seconds", "")
+            .unwrap_or(0.0)
+    };
+    let begun = rounds(&first);
+    eventually("three seconds of it pass", PATIENCE, || {
+        (rounds(&first) > begun + 3.0).then_some(())
+    });
+    assert!(committed(&first) <= before + 1.0, "no empty transactions");
+}
+
+#[test]
+fn fs_33_fs_34_a_coordinator_that_freezes_or_is_killed_amid_transactions_costs_time_only() {
+    let Some(cluster) = Cluster::start(1) else {
+        return;
+    };
+    let mut once = Once::on(cluster.address(), "coordinator", 8_000);
+    let daemon = once.start("one", "one");
+    for round in 0..3 {
+        once.produce(1_000);
+        let before = committed(&daemon);
+        eventually("it commits", PATIENCE, || {
+            (committed(&daemon) > before).then_some(())
+        });
+        // Some transaction is open or ends just now: its call gets no answer for longer than it waits (FS-33).
+        cluster.signal(1, "STOP");
+        eventually("nothing is answered for seconds", PATIENCE, || {
+            let as_of = daemon.metric("ringfence_as_of_timestamp_seconds", "")?;
+            (wall_ms() as f64 / 1e3 > as_of + 4.0).then_some(())
+        });
+        cluster.signal(1, "CONT");
+        once.produce(500);
+        if round > 0 {
+            // The answer to a commit may be lost for good (FS-34).
+            cluster.signal(1, "KILL");
+            cluster.up();
+        }
+    }
+    once.produce(500);
+    once.assert_each_once();
+}
+
+#[test]
+fn fs_35_a_transaction_that_the_coordinator_gave_up_is_read_again_by_the_same_process() {
+    let Some(mut once) = Once::new("expired", 2_000) else {
+        return;
+    };
+    let mut daemon = once.stage.daemon_with(
+        "one",
+        &[
+            "delivery.instance=one",
+            "kafka.consumer.session.timeout.ms=60000",
+        ],
+    );
+    daemon.wait_ready();
+    // Until it stands still with a transaction open.
+    eventually("a transaction is open", PATIENCE, || {
+        once.produce(500);
+        daemon.signal("STOP");
+        let is_open = once.has_open_transaction();
+        if !is_open {
+            daemon.signal("CONT");
+        }
+        is_open.then_some(())
+    });
+    eventually("the coordinator has ended it", PATIENCE, || {
+        (!once.has_open_transaction()).then_some(())
+    });
+    daemon.signal("CONT");
+    once.produce(1_000);
+    once.assert_each_once();
+    daemon.stop();
+    assert!(daemon.log().contains("it is made anew"), "{}", daemon.log());
 }
 
 #[test]
 fn fs_41_a_record_that_the_broker_refuses_is_dead_lettered_and_the_others_are_seen_once() {
-    let Some(stage) = Stage::new("large") else {
+    let Some(mut once) = Once::new("large", 8_000) else {
         return;
     };
-    let mut daemon = stage.start("one", "one");
-    daemon.wait_ready();
-    stage.produce(0..100);
-    stage.assert_each_once(100);
+    let daemon = once.start("one", "one");
+    once.produce(100);
+    once.assert_each_once();
     // Lowered behind the daemon's back: what it measured at its start lets the record through.
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set(
-            "bootstrap.servers",
-            bootstrap().expect("the stage is on it"),
-        )
+        .set("bootstrap.servers", &once.address)
         .create()
         .expect("an admin client");
-    let resource = AlterConfig::new(ResourceSpecifier::Topic(Box::leak(
-        stage.topic("enriched").into_boxed_str(),
-    )))
-    .set("max.message.bytes", "20000");
-    futures(admin.alter_configs([&resource], &AdminOptions::new())).expect("altered");
-    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
-        .set(
-            "bootstrap.servers",
-            bootstrap().expect("the stage is on it"),
-        )
-        .create()
-        .expect("a producer");
+    let topic = once.stage.topic("enriched");
+    let resource =
+        AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", "20000");
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(admin.alter_configs([&resource], &AdminOptions::new()))
+        .expect("altered");
     // Not to be compressed away.
     let mut noise = 88_172_645_463_325_252_u64;
     let text: String = (0..60_000)
@@ -355,38 +380,15 @@ fn fs_41_a_record_that_the_broker_refuses_is_dead_lettered_and_the_others_are_se
             char::from(b'A' + (noise % 26) as u8)
         })
         .collect();
-    let value = format!(r#"{{"id":"v","ts":1,"lat":0.5,"lon":0.5,"text":"{text}"}}"#);
-    producer
-        .send(
-            BaseRecord::<str, str>::to(&stage.topic("telemetry"))
-                .partition(0)
-                .key("v")
-                .payload(&value),
-        )
-        .expect("queued");
-    producer.flush(Duration::from_secs(10)).expect("written");
-    stage.produce(101..200);
-    eventually("all of it is out", PATIENCE, || {
-        let seen = stage.sources();
-        (seen.values().map(Vec::len).sum::<usize>() >= 200).then_some(())
-    });
-    let seen = stage.sources();
-    for (partition, offsets) in &seen {
-        assert!(
-            offsets.windows(2).all(|two| two[0] + 1 == two[1]),
-            "partition {partition}: {offsets:?}"
-        );
-    }
+    let large = format!(r#"{{"id":"v","ts":1,"lat":0.5,"lon":0.5,"text":"{text}"}}"#);
+    once.stage
+        .write("telemetry", [(Some(0), "v".to_owned(), large)]);
+    once.written += 1;
+    once.produce(99);
+    once.assert_each_once();
     assert!(
-        committed_sources(&stage.topic("dead")).contains(&(0, 50)),
+        once.sources_of("dead").contains(&(0, 50)),
         "the refused record is a dead letter"
     );
-}
-
-fn futures<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
+    assert!(daemon.metric("ringfence_transactions_total", "aborted") > Some(0.0));
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use ringfence::clock::Clock;
+use ringfence::kafka::client::CommitBy;
+use ringfence::kafka::member::{GroupEvent, Member, Start};
 use ringfence::kafka::worker::{StartAt, WorkerError};
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
 use ringfence::partition::PartitionId;
@@ -262,4 +264,36 @@ fn fs_63_an_end_that_was_passed_before_its_answer_came_is_no_truncated_log() {
         daemon.status()["gate"]["changes"]["rejected"] == 800
     });
     daemon.stop().unwrap();
+}
+
+/// A worker may end over an event of its group, or with some that wait behind a transaction's end.
+#[test]
+fn a_member_that_ends_with_its_events_unanswered_is_not_waited_for_by_its_own_client() {
+    let world = World::new(1, 2);
+    let join = || {
+        let by = CommitBy::Interval(Duration::from_millis(100));
+        Member::join(&world.settings, &world.topic("telemetry"), 10, by).unwrap()
+    };
+    let member = join();
+    let mut events = Vec::new();
+    wait_for("the member hears of its partitions", || {
+        member.poll(&mut events).unwrap();
+        !events.is_empty()
+    });
+    member
+        .assign(&[0, 1].map(|id| (PartitionId(id), Start::LogStart)))
+        .unwrap();
+    events.clear();
+    let second = join();
+    wait_for("it is asked for one of them", || {
+        second.poll(&mut Vec::new()).unwrap();
+        member.poll(&mut events).unwrap();
+        matches!(events[..], [GroupEvent::Revoked(_)])
+    });
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(member);
+        done.send(()).unwrap();
+    });
+    assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Ok(()));
 }

@@ -83,6 +83,11 @@ pub struct Daemon {
 impl Daemon {
     /// Starts `ringfence run` with an HTTP port of its own; its log goes to `name.log` in `folder`.
     pub fn start(config: &Path, folder: &Path, name: &str) -> Self {
+        Self::start_with(config, folder, name, &[])
+    }
+
+    /// The same, with other values for some keys (`key=value`).
+    pub fn start_with(config: &Path, folder: &Path, name: &str, values: &[&str]) -> Self {
         let port = free_port();
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).expect("the test's folder is writable");
@@ -91,6 +96,7 @@ impl Daemon {
             .arg(config)
             .arg("--set")
             .arg(format!("http.listen=127.0.0.1:{port}"))
+            .args(values.iter().flat_map(|value| ["--set", value]))
             .arg("run")
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file handle can be cloned"))

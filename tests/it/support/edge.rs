@@ -141,7 +141,7 @@ impl World {
 
     /// On the real Kafka of `RINGFENCE_TEST_KAFKA`, if there is one, with topics of its own: `test` is unique.
     pub(crate) fn real(test: &str, partitions: i32) -> Option<Self> {
-        let bootstrap = super::kafka::address()?;
+        let bootstrap = super::kafka::bootstrap()?.to_owned();
         Some(Self::at(&bootstrap, test, partitions))
     }
 

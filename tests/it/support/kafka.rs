@@ -118,13 +118,3 @@ fn free_ports(count: u16) -> u16 {
         })
         .expect("some neighbouring ports are free")
 }
-
-/// The address in `RINGFENCE_TEST_KAFKA`; without it a test of a real Kafka says so and passes, as `scripts/test` always
-/// sets it.
-pub(crate) fn address() -> Option<String> {
-    let address = std::env::var("RINGFENCE_TEST_KAFKA").ok();
-    if address.is_none() {
-        println!("RINGFENCE_TEST_KAFKA is not set: not run");
-    }
-    address
-}

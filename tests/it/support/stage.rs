@@ -130,7 +130,12 @@ impl Stage {
 
     /// Starts `ringfence run`.
     pub(crate) fn daemon(&self, name: &str) -> Daemon {
-        Daemon::start(&self.config, self.path(), name)
+        self.daemon_with(name, &[])
+    }
+
+    /// Starts `ringfence run` with other values for some keys (`key=value`).
+    pub(crate) fn daemon_with(&self, name: &str, values: &[&str]) -> Daemon {
+        Daemon::start_with(&self.config, self.path(), name, values)
     }
 
     /// Starts a command beside the test, with a report as JSON.

@@ -28,7 +28,6 @@ const fn row(
     }
 }
 
-const EXACTLY_ONCE: &str = "not yet";
 const OPERATIONS: &str = "comes with the operations issue";
 const CHAOS: &str = "needs a proxy or a paused broker for minutes: a nightly test, not yet";
 
@@ -47,7 +46,7 @@ const ROWS: &[Row] = &[
     row(10, "revoke that cannot drain", &[], ""),
     row(11, "partition lost", &[], ""),
     row(12, "one of several partitions revoked", &[], ""),
-    row(13, "rebalance within a transaction", &[], EXACTLY_ONCE),
+    row(13, "rebalance within a transaction", &[], ""),
     row(14, "commit during a cooperative rebalance", &["failed_commits_are_repeated", "a_kill_and_a_stop_of_three_processes_lose_reorder_and_spoil_nothing"], ""),
     row(15, "many members start together", &["a_kill_and_a_stop_of_three_processes_lose_reorder_and_spoil_nothing"], ""),
     row(16, "record of a partition that is not owned", &[], ""),
@@ -67,13 +66,13 @@ const ROWS: &[Row] = &[
     row(30, "build that panics or fails", &["a_build_that_fails_three_times_is_split_and_the_change_at_fault_refused"], "a build's budget comes with the breaker"),
     row(31, "kill -9 between produce and commit", &["a_kill_and_a_stop_of_three_processes_lose_reorder_and_spoil_nothing", "one_of_two_processes_killed_loses_nothing"], ""),
     row(32, "zombie after SIGSTOP", &[], ""),
-    row(33, "slow transaction coordinator", &[], EXACTLY_ONCE),
-    row(34, "EndTxn response dropped", &[], EXACTLY_ONCE),
-    row(35, "abortable error", &[], "on a real broker: not yet"),
+    row(33, "slow transaction coordinator", &[], ""),
+    row(34, "EndTxn response dropped", &[], ""),
+    row(35, "abortable error", &[], ""),
     row(36, "error with no class", &["a_produce_error_that_stays_stops_the_worker_and_commits_nothing_past_it"], "of transactions: not yet"),
-    row(37, "open transaction of a crashed predecessor", &[], EXACTLY_ONCE),
+    row(37, "open transaction of a crashed predecessor", &[], ""),
     row(38, "two instances with one transactional.id", &[], ""),
-    row(39, "empty transaction", &[], "on a real broker: not yet"),
+    row(39, "empty transaction", &[], ""),
     row(40, "producer queue full", &["what_may_be_taken_never_passes_a_bound"], ""),
     row(41, "one record too large for the broker", &[], ""),
     row(42, "dead letter larger than its record", &[], ""),
@@ -207,9 +206,9 @@ fn every_fault_row_has_tests_that_exist_or_a_reason() {
     if std::env::var_os("RINGFENCE_RENDER").is_some() {
         fs::write(&path, &table).expect("tests/FAULTS.md is written");
     }
-    assert_eq!(
-        fs::read_to_string(&path).unwrap_or_default(),
-        table,
+    // Not `assert_eq`: nobody reads two tables of that length.
+    assert!(
+        fs::read_to_string(&path).unwrap_or_default() == table,
         "tests/FAULTS.md differs from the tests: RINGFENCE_RENDER=1 cargo test --test it faults"
     );
 }
