@@ -1,6 +1,8 @@
 //! `check`: what must be so before `run` can do its work, asked of the configuration and of the cluster; every problem
 //! at once, each with its mend. The judgement is pure (`judge`); asking is done before it.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 
 use serde_json::json;
@@ -11,11 +13,12 @@ use crate::config::{Config, OutputPartition};
 use crate::kafka::EdgeError;
 use crate::kafka::admin::{Admin, End, Topic, TopicProperty};
 use crate::kafka::client::Settings;
+use crate::kafka::permission::Questions;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ringfence -c ringfence.toml check\n  ringfence -c ringfence.toml check --offline      the configuration only\n\nExit 1 where there is a problem."
+    after_help = "Examples:\n  ringfence -c ringfence.toml check\n  ringfence -c ringfence.toml check --offline      the configuration only\n\nExit 1 where there is a problem, 78 where the configuration is wrong. --json: a line for each finding."
 )]
 pub struct Args {
     /// Only the configuration; ask no cluster.
@@ -75,18 +78,16 @@ impl Known {
 /// Asks and reports.
 ///
 /// # Errors
-/// A wrong configuration.
+/// A wrong configuration; no client.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
-    let config = context.config()?;
+    let config = context.kafka_config()?;
     let mut findings = Vec::new();
-    match Admin::new(&Settings::from(&config.kafka), PATIENCE) {
-        Ok(_) if args.offline => findings.push(Finding {
-            weight: Weight::Note,
-            what: "the configuration is right; the cluster was not asked".to_owned(),
-            mend: String::new(),
-        }),
-        Ok(admin) => ask(&config, &admin, &mut findings),
-        Err(error) => findings.push(problem(error.to_string(), "mend the property in `[kafka]`")),
+    if args.offline {
+        findings.push(note(
+            "the configuration is right; the cluster was not asked",
+        ));
+    } else {
+        ask(&config, &mut findings).map_err(|error| Failure::failed("check", error))?;
     }
     for finding in &findings {
         if context.json {
@@ -148,7 +149,9 @@ fn note(what: impl Into<String>) -> Finding {
     }
 }
 
-fn ask(config: &Config, admin: &Admin, findings: &mut Vec<Finding>) {
+fn ask(config: &Config, findings: &mut Vec<Finding>) -> Result<(), EdgeError> {
+    let settings = Settings::from(&config.kafka);
+    let admin = Admin::new(&settings, PATIENCE)?;
     // One sentence where nothing answers, not one for each topic.
     if let Err(error) = admin.broker_count() {
         let brokers = config.kafka.bootstrap_servers();
@@ -156,7 +159,7 @@ fn ask(config: &Config, admin: &Admin, findings: &mut Vec<Finding>) {
             format!("no answer from the cluster at `{brokers}`: {error}"),
             "check `kafka.\"bootstrap.servers\"`, the network, and the security properties in `[kafka]`",
         ));
-        return;
+        return Ok(());
     }
     let names = [
         (Role::Telemetry, Some(&config.telemetry.topic)),
@@ -208,6 +211,9 @@ fn ask(config: &Config, admin: &Admin, findings: &mut Vec<Finding>) {
             }
         }
     }
+    let questions = Questions::new(&settings, PATIENCE)?;
+    cluster::ask(config, &known, &questions, findings);
+    Ok(())
 }
 
 fn bootstrap_cost(zones: &Known, records: i64) -> Finding {
@@ -246,9 +252,13 @@ fn judge(config: &Config, known: &[Known], findings: &mut Vec<Finding>) {
             ));
         }
         if topic.properties.is_none() {
+            let taken_for = match topic.role {
+                Role::Zones => "; `run` takes it for a topic without compaction",
+                Role::Telemetry | Role::Enriched | Role::DeadLetter => "",
+            };
             findings.push(warning(
                 format!(
-                    "the configuration of `{}` cannot be read, so it is not checked",
+                    "the configuration of `{}` cannot be read, so it is not checked{taken_for}",
                     topic.name
                 ),
                 "allow the principal DescribeConfigs on it",

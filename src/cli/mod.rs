@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::config::{self, Config, ConfigError, Loaded, Origin, Problem, Sources};
+use crate::kafka::client::Settings;
+use crate::kafka::refusal::{Refusal, refusals};
 use crate::time::EventTime;
 
 /// The exit code of a wrong configuration (`EX_CONFIG` of sysexits).
@@ -187,6 +189,36 @@ impl Context {
     /// Every problem it has.
     pub fn config(&self) -> Result<Config, Failure> {
         Ok(self.load()?.config)
+    }
+
+    /// The configuration, with nothing in its `[kafka]` sections that librdkafka refuses.
+    ///
+    /// # Errors
+    /// Every problem it has.
+    pub fn kafka_config(&self) -> Result<Config, Failure> {
+        let Loaded { config, settings } = self.load()?;
+        let origin = |key: &String| {
+            let found = settings.iter().find(|setting| setting.name == *key);
+            found.map_or(Origin::Default, |setting| setting.origin.clone())
+        };
+        let problems: Vec<Problem> = refusals(&Settings::from(&config.kafka))
+            .into_iter()
+            .map(|Refusal { keys, message }| match keys.first() {
+                Some(key) => Problem {
+                    origin: origin(key),
+                    message: format!("`{}`: {message}", keys.join("`, `")),
+                },
+                None => Problem {
+                    origin: Origin::Default,
+                    message: format!("`[kafka]`: {message}"),
+                },
+            })
+            .collect();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError { problems }.into())
+        }
     }
 
     /// Writes a report, or a line of one, to stdout.

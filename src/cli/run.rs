@@ -13,7 +13,7 @@ pub struct Args {}
 /// # Errors
 /// The configuration, or why it could not start or go on.
 pub fn run(_: &Args, context: &Context) -> Result<Outcome, Failure> {
-    let config = context.config()?;
+    let config = context.kafka_config()?;
     run::run(&config, &run::Handle::new()).map_err(|error| Failure::Failed(error.to_string()))?;
     Ok(Outcome::Done)
 }

@@ -78,7 +78,7 @@ fn share(text: &str) -> Result<f64, String> {
 /// # Errors
 /// A topic is missing, or the cluster does not answer.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
-    let config = context.config()?;
+    let config = context.kafka_config()?;
     let world = World {
         settings: Settings::from(&config.kafka),
         telemetry_topic: config.telemetry.topic.clone(),

@@ -174,7 +174,7 @@ fn differences(
 /// A wrong configuration, or a cluster that does not answer or refuses.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
     let What::Create(shape) = &args.what;
-    let config = context.config()?;
+    let config = context.kafka_config()?;
     let failed = |error: crate::kafka::EdgeError| Failure::Failed(error.to_string());
     let admin = Admin::new(&Settings::from(&config.kafka), PATIENCE).map_err(failed)?;
     let mut refused = Vec::new();

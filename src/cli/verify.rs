@@ -59,7 +59,7 @@ pub struct Args {
 /// # Errors
 /// A topic is missing, or the cluster does not answer.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
-    let config = context.config()?;
+    let config = context.kafka_config()?;
     if !config.enriched.headers {
         return Err(Failure::Usage(
             "`verify` needs the headers: `enriched.headers` is false".to_owned(),

@@ -207,7 +207,7 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
                 }
                 round.answers.insert(kind, offsets);
             }
-            Ok(AnswerBody::Topic(_)) | Err(_) => {
+            Ok(AnswerBody::Topic(_) | AnswerBody::Group(_)) | Err(_) => {
                 round.failed = true;
                 self.metadata.ask_now();
             }
@@ -241,7 +241,8 @@ impl<C: ConsumerContext + 'static> EndAsker<C> {
             .is_none_or(|at| now.since(at) >= DESCRIBE_EVERY);
         if due && self.identifying.is_none() && !self.is_away {
             self.next_tag += 1;
-            self.queue.ask_topic(&self.topic, PATIENCE, self.next_tag);
+            self.queue
+                .ask_topic(&self.topic, false, PATIENCE, self.next_tag);
             self.identifying = Some(self.next_tag);
             self.identified_at = Some(now);
         }

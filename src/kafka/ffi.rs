@@ -1,7 +1,7 @@
 //! The only `unsafe` of the crate: the calls of librdkafka that rdkafka 0.39 does not wrap.
 //!
 //! - [`SharedQueue`]: partitions forwarded to one queue, read in batches of borrowed messages (RDKAFKA 0.3, 7).
-//! - [`AdminQueue`]: ListOffsets and DescribeTopics as questions whose answers are polled for, so that a slow broker
+//! - [`AdminQueue`]: ListOffsets and Describe calls as questions whose answers are polled for, so that a slow broker
 //!   holds up nobody but itself.
 //! - [`tune_mock`]: the settings of the embedded mock cluster that are reachable by its raw pointer only.
 //!
@@ -9,6 +9,8 @@
 //! `rd_kafka_destroy` hangs for ever on a queue that outlives it (RDKAFKA 0.6). Messages are destroyed with their
 //! [`Batch`], which borrows the queue.
 #![allow(unsafe_code)]
+
+mod describe;
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::{self, NonNull};
@@ -25,6 +27,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use crate::partition::{Offset, PartitionId};
 use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
+pub use describe::{DescribedTopic, Operation};
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 
@@ -323,15 +326,6 @@ pub struct ListedOffset {
     pub offset: Result<Option<Offset>, RDKafkaErrorCode>,
 }
 
-/// What DescribeTopics says of one topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DescribedTopic {
-    /// Its id (KIP-516); `None` where the cluster has none.
-    pub id: Option<(i64, i64)>,
-    /// Each partition with its leader, if it has one.
-    pub partitions: Vec<(PartitionId, Option<i32>)>,
-}
-
 /// An answer to one of the questions of an [`AdminQueue`].
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -348,6 +342,8 @@ pub enum AnswerBody {
     Offsets(Vec<ListedOffset>),
     /// To [`AdminQueue::ask_topic`].
     Topic(DescribedTopic),
+    /// To [`AdminQueue::ask_group`]: what may be done with it; `None` where the cluster does not tell.
+    Group(Option<Vec<Operation>>),
 }
 
 /// Questions to the cluster that do not wait for their answers.
@@ -406,32 +402,6 @@ impl<C: ConsumerContext + 'static> AdminQueue<C> {
         }
     }
 
-    /// Asks for the id, the partitions and their leaders of `topic`.
-    pub fn ask_topic(&self, topic: &str, timeout: Duration, tag: usize) {
-        let Ok(name) = CString::new(topic) else {
-            return;
-        };
-        let mut names = [name.as_ptr()];
-        let options = Options::new(
-            self.client.client(),
-            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-            timeout,
-            tag,
-        );
-        // SAFETY: one C string; the collection copies it and is destroyed here; the call copies what it keeps.
-        unsafe {
-            let topics =
-                sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-            sys::rd_kafka_DescribeTopics(
-                self.client.client().native_ptr(),
-                topics,
-                options.0.as_ptr(),
-                self.queue.raw(),
-            );
-            sys::rd_kafka_TopicCollection_destroy(topics);
-        }
-    }
-
     /// The next answer, waiting for it at most `timeout`.
     #[must_use]
     pub fn answer(&self, timeout: Duration) -> Option<Answer> {
@@ -456,6 +426,9 @@ impl<C: ConsumerContext + 'static> AdminQueue<C> {
         let body = match kind {
             sys::RD_KAFKA_EVENT_LISTOFFSETS_RESULT => Ok(AnswerBody::Offsets(event.offsets())),
             sys::RD_KAFKA_EVENT_DESCRIBETOPICS_RESULT => event.topic().map(AnswerBody::Topic),
+            sys::RD_KAFKA_EVENT_DESCRIBECONSUMERGROUPS_RESULT => {
+                event.group().map(AnswerBody::Group)
+            }
             _ => Err(RDKafkaErrorCode::InvalidArgument),
         };
         Some(Answer { tag, body })
@@ -521,47 +494,6 @@ impl Event {
                     }
                 })
                 .collect()
-        }
-    }
-
-    fn topic(&self) -> Result<DescribedTopic, RDKafkaErrorCode> {
-        let (mut topics, mut count) = (0, 0);
-        // SAFETY: a DescribeTopics event; everything read belongs to it and is copied out.
-        unsafe {
-            let result = sys::rd_kafka_event_DescribeTopics_result(self.raw());
-            let descriptions = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut topics);
-            if topics == 0 {
-                return Err(RDKafkaErrorCode::UnknownTopicOrPartition);
-            }
-            let topic = *descriptions;
-            let error = sys::rd_kafka_error_code(sys::rd_kafka_TopicDescription_error(topic));
-            if error != NO_ERROR {
-                return Err(error.into());
-            }
-            let uuid = sys::rd_kafka_TopicDescription_topic_id(topic);
-            let id = (!uuid.is_null())
-                .then(|| {
-                    (
-                        sys::rd_kafka_Uuid_most_significant_bits(uuid),
-                        sys::rd_kafka_Uuid_least_significant_bits(uuid),
-                    )
-                })
-                .filter(|bits| *bits != (0, 0));
-            let infos = sys::rd_kafka_TopicDescription_partitions(topic, &raw mut count);
-            let partitions = (0..count)
-                .map(|index| {
-                    let info = *infos.add(index);
-                    let leader = sys::rd_kafka_TopicPartitionInfo_leader(info);
-                    let leader = (!leader.is_null())
-                        .then(|| sys::rd_kafka_Node_id(leader))
-                        .filter(|id| *id >= 0);
-                    (
-                        PartitionId(sys::rd_kafka_TopicPartitionInfo_partition(info)),
-                        leader,
-                    )
-                })
-                .collect();
-            Ok(DescribedTopic { id, partitions })
         }
     }
 }

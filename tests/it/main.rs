@@ -11,6 +11,7 @@ mod geometry_data;
 
 mod bad_input;
 mod broker;
+mod check;
 mod configuration;
 mod gate_faults;
 mod index_oracle;

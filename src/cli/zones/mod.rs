@@ -108,7 +108,7 @@ pub struct ImportArgs {
 /// # Errors
 /// The topic is missing, the cluster does not answer, or a file cannot be read.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
-    let config = context.config()?;
+    let config = context.kafka_config()?;
     let failed = |why: EdgeError| Failure::failed("zones", why);
     let settings = Settings::from(&config.kafka);
     let admin = Admin::new(&settings, PATIENCE).map_err(failed)?;

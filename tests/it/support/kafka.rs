@@ -38,16 +38,23 @@ pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     port: u16,
     address: String,
+    properties: &'static str,
 }
 
 impl Cluster {
     /// Starts so many brokers; `None` where no real Kafka is wanted.
     pub(crate) fn start(brokers: u16) -> Option<Self> {
+        Self::start_with(brokers, "")
+    }
+
+    /// Starts so many brokers with these lines of `server.properties` too.
+    pub(crate) fn start_with(brokers: u16, properties: &'static str) -> Option<Self> {
         bootstrap()?;
         let mut cluster = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             port: free_ports(brokers * 2),
             address: String::new(),
+            properties,
         };
         cluster.address = cluster.script(&["up", "--brokers", &brokers.to_string()]);
         Some(cluster)
@@ -60,6 +67,7 @@ impl Cluster {
             .arg(self.port.to_string())
             .arg("--dir")
             .arg(self.folder.path().join("kafka"))
+            .env("RINGFENCE_KAFKA_PROPERTIES", self.properties)
             .output()
             .expect("scripts/kafka starts");
         assert!(
