@@ -17,8 +17,8 @@ use crate::time::EventTime;
 /// How long the brokers are given to tell the largest timestamps: at 500 records/s each question is answered with 30 %
 /// (DESIGN 4), while a dead replica keeps it unanswered for longer than this.
 const LARGEST_WITHIN: Duration = Duration::from_secs(5);
-/// Between two such questions.
-const LARGEST_EVERY: Duration = Duration::from_millis(100);
+/// Between two questions of one kind.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// What a principal may do to a topic or with a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,15 +84,22 @@ impl Questions {
     /// # Errors
     /// The cluster is in no state to answer.
     pub fn allowed_on_group(&self, group: &str) -> Result<Allowed, EdgeError> {
-        let answer = self.ask(|queue, timeout, tag| queue.ask_group(group, timeout, tag));
-        let answer = answer.map(|body| match body {
-            AnswerBody::Group(allowed) => allowed,
-            AnswerBody::Topic(_) | AnswerBody::Offsets(_) => None,
-        });
-        allowed(
-            answer,
-            &format!("ask for the permissions on group `{group}`"),
-        )
+        let doing = format!("ask for the permissions on group `{group}`");
+        let begun = Clock::mono();
+        loop {
+            let answer = self.ask(|queue, timeout, tag| queue.ask_group(group, timeout, tag));
+            let answer = answer.map(|body| match body {
+                AnswerBody::Group(allowed) => allowed,
+                AnswerBody::Topic(_) | AnswerBody::Offsets(_) => None,
+            });
+            match allowed(answer, &doing) {
+                // The first question about any group makes the broker load its coordinator.
+                Err(error) if error.is_retryable() && Clock::mono().since(begun) < self.timeout => {
+                    std::thread::park_timeout(AGAIN_AFTER);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Whether the brokers tell the largest timestamps of these partitions, of which at least one exists.
@@ -134,7 +141,7 @@ impl Questions {
             if Clock::mono().since(begun) >= LARGEST_WITHIN {
                 return Ok(LargestStamps::Unanswered(open));
             }
-            std::thread::park_timeout(LARGEST_EVERY);
+            std::thread::park_timeout(AGAIN_AFTER);
         }
     }
 
