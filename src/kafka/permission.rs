@@ -158,7 +158,7 @@ impl Questions {
         match answer {
             Ok(AnswerBody::Offsets(offsets)) => Ok(offsets),
             Ok(AnswerBody::Topic(_) | AnswerBody::Group(_)) => Err(EdgeError::TimedOut(doing())),
-            Err(code) => Err(EdgeError::cluster(doing())(KafkaError::AdminOp(code))),
+            Err(code) => Err(EdgeError::cluster(doing())(KafkaError::Global(code))),
         }
     }
 
@@ -209,6 +209,7 @@ fn allowed(
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed,
         ) => Ok(Allowed::Told(Vec::new())),
-        Err(code) => Err(EdgeError::cluster(doing)(KafkaError::AdminOp(code))),
+        // Not `AdminOp`: rdkafka tells no code of that, and whether to ask again hangs on it.
+        Err(code) => Err(EdgeError::cluster(doing)(KafkaError::Global(code))),
     }
 }
