@@ -8,6 +8,7 @@
 //! alone; this module only starts, watches and reports.
 
 mod letters;
+mod markers;
 mod promoter;
 mod report;
 mod startup;

@@ -97,6 +97,16 @@ impl Members {
     }
 }
 
+/// The key of the markers that `gate.proof = "marker"` writes: tombstones, so that whoever does not know them reads the
+/// removal of a zone that never was, and compaction keeps one of them.
+pub const MARKER_KEY: &[u8] = b"ringfence-marker";
+
+/// Whether a record of the zones topic is a marker: it says nothing of zones, and all processes pass over it.
+#[must_use]
+pub fn is_marker(key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
+    key == Some(MARKER_KEY) && value.is_none()
+}
+
 /// The zone that a record's key names, if it names one: what a rejection is about.
 #[must_use]
 pub fn zone_of_key(key: Option<&[u8]>) -> Option<ZoneId> {
@@ -119,6 +129,12 @@ pub fn decode(
             "the key must be the zone id, in UTF-8",
         ));
     };
+    if key.as_str().as_bytes() == MARKER_KEY {
+        return Err(Rejection::new(
+            RejectionReason::InvalidId,
+            "`ringfence-marker` is the key of markers, no zone id",
+        ));
+    }
     let Some(value) = value else {
         return Ok(removal(key, None, None));
     };

@@ -1,6 +1,6 @@
 //! What values must be to each other: each rule says which keys, what they are, and why that cannot work.
 
-use super::{Config, DeliveryMode, MatchMode, Problem, Read};
+use super::{Config, DeliveryMode, MatchMode, Problem, ProofKind, Read};
 
 /// What the telemetry consumers are given unless `[kafka]` says otherwise (`kafka::client`).
 const SESSION_TIMEOUT_MS: u64 = 10_000;
@@ -82,6 +82,13 @@ fn gate(config: &Config, wrong: &mut impl FnMut(&str, String)) {
         wrong(
             "gate.match_from",
             format!("`gate.match_from` ({from}) must not be after `gate.match_until` ({until})"),
+        );
+    }
+    if gate.proof == ProofKind::Marker && gate.create_time_margin.is_some() {
+        wrong(
+            "gate.proof",
+            "`gate.proof` = \"marker\" goes by the brokers' stamps: it cannot be had with `gate.create_time_margin_ms`"
+                .to_owned(),
         );
     }
     if gate.match_mode == MatchMode::Latest {

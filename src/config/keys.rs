@@ -320,15 +320,16 @@ pub const KEYS: &[Key] = &[
     ),
     choice(
         "gate.proof",
-        &["end"],
-        "how a zone partition is proven read: by its end offset",
+        &["end", "marker"],
+        "how a zone partition is proven read: by its end offset, or by markers written to the zones topic (LogAppendTime, needs \
+         the right to write; exact whatever brokers and clocks do)",
     ),
     number(
         "gate.proof_interval_ms",
         50,
         (5, MINUTE),
         "ms",
-        "how often end offsets are asked for; one request per broker",
+        "how often end offsets are asked for, one request per broker; or a marker written per partition, then rather 1_000",
     ),
     number(
         "gate.max_wait_ms",

@@ -89,6 +89,8 @@ words! {
     ProofKind {
         /// By its end offset.
         End = "end",
+        /// By markers that are written to the topic.
+        Marker = "marker",
     }
 }
 words! {

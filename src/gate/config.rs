@@ -6,6 +6,16 @@ use crate::index::EngineKind;
 use crate::partition::PartitionId;
 use crate::time::EventTime;
 
+/// What proves that a zones partition was read up to some instant (DESIGN 4).
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProofKind {
+    /// It was read to an end offset that was asked for at a known T.
+    #[default]
+    End,
+    /// A marker of ours, or of another process, was read: all before it in the log has an earlier stamp or the same.
+    Marker,
+}
+
 /// The configured rules of the zones side (`[gate]`, `[index]`, `zones.allow_empty`).
 #[derive(Clone, Debug)]
 pub struct GateConfig {
@@ -13,6 +23,8 @@ pub struct GateConfig {
     pub settle_margin: Duration,
     /// `gate.settle_margin_max_ms`.
     pub settle_margin_max: Duration,
+    /// `gate.proof`.
+    pub proof: ProofKind,
     /// `gate.max_schedule_ms`.
     pub max_schedule: Duration,
     /// `gate.history_bytes`.
@@ -36,6 +48,7 @@ impl Default for GateConfig {
         Self {
             settle_margin: Duration::from_millis(250),
             settle_margin_max: Duration::from_secs(2),
+            proof: ProofKind::End,
             max_schedule: Duration::from_millis(259_200_000),
             history_bytes_max: 536_870_912,
             floor: None,

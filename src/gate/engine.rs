@@ -81,7 +81,10 @@ impl Gate {
         let partitions = topic
             .partitions
             .iter()
-            .map(|partition| (*partition, PartitionWatermark::new(now.mono)))
+            .map(|partition| {
+                let state = PartitionWatermark::new(config.proof, now.mono);
+                (*partition, state)
+            })
             .collect();
         Self {
             partitions,
@@ -114,6 +117,11 @@ impl Gate {
         }
     }
 
+    /// The partitions that it reads.
+    pub fn partitions(&self) -> impl Iterator<Item = PartitionId> {
+        self.partitions.keys().copied()
+    }
+
     /// The newest LogAppendTime stamp read: what [`super::clock_guard::ClockGuard`] is fed with.
     #[must_use]
     pub fn newest_stamp(&self) -> Option<EventTime> {
@@ -132,6 +140,10 @@ impl Gate {
         self.margin.tick(now.mono);
         match input {
             GateInput::Record(record) => self.record(*record, effects),
+            GateInput::Marker {
+                position,
+                timestamp,
+            } => self.marker(position, timestamp),
             GateInput::EndOfPartition {
                 partition,
                 next_offset,
@@ -174,15 +186,7 @@ impl Gate {
             // Read before a start over was carried out: it will be read again.
             return;
         }
-        if let RecordTimestamp::LogAppend(stamp) = record.timestamp
-            && self.newest_stamp.is_none_or(|newest| newest < stamp)
-        {
-            self.newest_stamp = Some(stamp);
-            if !self.is_reading_from_start() {
-                // What a reading from the start meets was stamped long ago and says nothing of clocks.
-                self.clock_difference_ms = Some(self.now.wall.millis() - stamp.millis());
-            }
-        }
+        self.stamped(record.timestamp);
         match admission::admit(record, self.config.max_schedule, self.topic.compaction_lag) {
             Admitted::Change { change, clipped } => {
                 if self.is_new(position) {
@@ -213,6 +217,31 @@ impl Gate {
         let margin = self.margin.current();
         if let Some(state) = self.partitions.get_mut(&position.partition) {
             state.read_to(position.offset.next(), margin, self.now.mono);
+        }
+    }
+
+    fn marker(&mut self, position: RecordPosition, timestamp: RecordTimestamp) {
+        self.stamped(timestamp);
+        let margin = self.margin.current();
+        if let Some(state) = self.partitions.get_mut(&position.partition) {
+            // A producer's own stamp orders nothing.
+            if let RecordTimestamp::LogAppend(stamp) = timestamp {
+                state.marker(position.offset, stamp, self.now.mono);
+            }
+            state.read_to(position.offset.next(), margin, self.now.mono);
+        }
+    }
+
+    /// Takes note of a broker's stamp.
+    fn stamped(&mut self, timestamp: RecordTimestamp) {
+        if let RecordTimestamp::LogAppend(stamp) = timestamp
+            && self.newest_stamp.is_none_or(|newest| newest < stamp)
+        {
+            self.newest_stamp = Some(stamp);
+            if !self.is_reading_from_start() {
+                // What a reading from the start meets was stamped long ago and says nothing of clocks.
+                self.clock_difference_ms = Some(self.now.wall.millis() - stamp.millis());
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Snapshot, ZoneRecord};
 use crate::index::{BuildFailure, BuildRules, Built, Index};
 use crate::partition::{Offset, PartitionId, RecordPosition};
 use crate::rejection::Rejection;
-use crate::telemetry::OwnedRecord;
+use crate::telemetry::{OwnedRecord, RecordTimestamp};
 use crate::time::EventTime;
 use crate::zone::StagedChange;
 
@@ -23,6 +23,13 @@ use crate::zone::StagedChange;
 pub enum GateInput {
     /// A record was read.
     Record(Box<ZoneRecord>),
+    /// A marker was read (`gate.proof = "marker"`), whoever wrote it.
+    Marker {
+        /// Where.
+        position: RecordPosition,
+        /// Its Kafka timestamp.
+        timestamp: RecordTimestamp,
+    },
     /// A partition's end was reached (the client's end-of-partition event).
     EndOfPartition {
         /// Which.

@@ -11,6 +11,7 @@ mod config;
 mod engine;
 mod floor;
 mod margin;
+pub mod marker;
 mod messages;
 mod promotion;
 mod rejected;
@@ -22,7 +23,7 @@ mod tests;
 mod watermark;
 
 pub use admission::ZoneRecord;
-pub use config::{GateConfig, ZonesTopic};
+pub use config::{GateConfig, ProofKind, ZonesTopic};
 pub use engine::Gate;
 pub use messages::{BuildRequest, GateEffect, GateInput, StopReason};
 pub use rejected::RejectedZone;

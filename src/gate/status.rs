@@ -20,6 +20,8 @@ pub enum HeldCause {
     Paused,
     /// It is not read to its end.
     BehindEnd,
+    /// Read to its end, and no marker came: none can be written, or it is held back by its replicas.
+    NoMarker,
 }
 
 impl HeldCause {
@@ -32,6 +34,7 @@ impl HeldCause {
             Self::OpenTransaction => "open_transaction",
             Self::Paused => "paused",
             Self::BehindEnd => "behind_end",
+            Self::NoMarker => "no_marker",
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The watermark of one zones partition: no change with commit time ≤ it is still to come. From proofs alone
-//! (DESIGN 4): all below an end offset that was asked for at a known T has been staged.
+//! (DESIGN 4): all below an end offset that was asked for at a known T has been staged, or a marker was read, which the
+//! broker stamped later than all that stands before it.
 
 use std::time::Duration;
 
+use super::ProofKind;
 use crate::partition::{Offset, PartitionId};
 use crate::time::{EventTime, MonoTime};
 
@@ -66,6 +68,9 @@ pub(super) enum LastAnswer {
 /// Reading progress, open proofs and the watermark of one partition.
 #[derive(Clone, Debug)]
 pub(super) struct PartitionWatermark {
+    kind: ProofKind,
+    /// The log end of the first answer: a marker below it was there before this reading began.
+    counts_from: Option<Offset>,
     next_offset: Offset,
     end_of_partition: Offset,
     /// The oldest and the newest open proof, so that a busy partition advances too.
@@ -88,8 +93,10 @@ pub(super) struct LogTruncated {
 }
 
 impl PartitionWatermark {
-    pub(super) fn new(now: MonoTime) -> Self {
+    pub(super) fn new(kind: ProofKind, now: MonoTime) -> Self {
         Self {
+            kind,
+            counts_from: None,
             next_offset: Offset(0),
             end_of_partition: Offset(0),
             oldest: None,
@@ -106,7 +113,7 @@ impl PartitionWatermark {
     pub(super) fn start_over(&mut self, now: MonoTime) {
         *self = Self {
             read_before: self.read_before,
-            ..Self::new(now)
+            ..Self::new(self.kind, now)
         };
     }
 
@@ -155,7 +162,9 @@ impl PartitionWatermark {
         }
         self.read_before = self.read_before.max(self.staged_to());
         self.last_answer_at = now;
-        if !answer.is_proof() {
+        self.counts_from.get_or_insert(answer.log_end);
+        // What may be held back behind the end is stamped before any marker that comes to stand behind it.
+        if self.kind == ProofKind::End && !answer.is_proof() {
             self.last_answer = LastAnswer::Unanswered;
             return Ok(());
         }
@@ -173,6 +182,27 @@ impl PartitionWatermark {
         Ok(())
     }
 
+    /// A marker was read: the broker stamped all that stands before it no later. With `read_committed` what stands before
+    /// it is decided, too.
+    ///
+    /// An old one proves as much of its own instant. But a reading from the start that stopped there would serve the zones
+    /// of that time as if they were today's.
+    pub(super) fn marker(&mut self, offset: Offset, stamp: EventTime, now: MonoTime) {
+        if self.kind == ProofKind::Marker && self.counts_from.is_some_and(|from| offset >= from) {
+            self.reached_end_at = now;
+            self.proven(stamp.minus(Duration::from_millis(1)));
+        }
+    }
+
+    fn proven(&mut self, to: EventTime) {
+        // I1: a step back of T or of a stamp, or a grown margin, moves nothing back.
+        self.watermark = Some(self.watermark.map_or(to, |before| before.max(to)));
+    }
+
+    pub(super) fn kind(&self) -> ProofKind {
+        self.kind
+    }
+
     fn settle(&mut self, margin: Duration, now: MonoTime) {
         let staged_to = self.staged_to();
         let is_met = |proof: &Option<Proof>| proof.is_some_and(|proof| staged_to >= proof.end);
@@ -186,9 +216,9 @@ impl PartitionWatermark {
         };
         if let Some(proof) = met {
             self.reached_end_at = now;
-            let proven = proof.asked_at.minus(margin + Duration::from_millis(1));
-            // I1: a step back of T, or a grown margin, moves nothing back.
-            self.watermark = Some(self.watermark.map_or(proven, |before| before.max(proven)));
+            if self.kind == ProofKind::End {
+                self.proven(proof.asked_at.minus(margin + Duration::from_millis(1)));
+            }
         }
     }
 }
@@ -212,7 +242,7 @@ mod tests {
     }
 
     fn fresh() -> PartitionWatermark {
-        PartitionWatermark::new(MonoTime::default())
+        PartitionWatermark::new(ProofKind::End, MonoTime::default())
     }
 
     fn m() -> MonoTime {
@@ -247,6 +277,42 @@ mod tests {
             Some(t(99_000 - 251)),
             "then the newest proof counts"
         );
+    }
+
+    #[test]
+    fn a_marker_proves_all_that_is_stamped_before_it_whatever_the_ends_say() {
+        let mut partition = PartitionWatermark::new(ProofKind::Marker, MonoTime::default());
+        partition.marker(Offset(2), t(500), m());
+        assert_eq!(
+            partition.watermark(),
+            None,
+            "no end is known: it may be old"
+        );
+        partition
+            .answered(t(1_000), &end(5), MARGIN, m())
+            .expect("not truncated");
+        partition.marker(Offset(4), t(700), m());
+        assert_eq!(
+            partition.watermark(),
+            None,
+            "it was there before the reading began"
+        );
+        partition.read_to(Offset(5), MARGIN, m());
+        assert_eq!(partition.watermark(), None, "the end alone proves nothing");
+        partition.marker(Offset(5), t(1_100), m());
+        assert_eq!(partition.watermark(), Some(t(1_099)), "no margin");
+        partition.marker(Offset(6), t(900), m());
+        assert_eq!(partition.watermark(), Some(t(1_099)), "I1");
+    }
+
+    #[test]
+    fn markers_of_others_prove_nothing_where_the_ends_do() {
+        let mut partition = fresh();
+        partition
+            .answered(t(1_000), &end(5), MARGIN, m())
+            .expect("not truncated");
+        partition.marker(Offset(9), t(9_000), m());
+        assert_eq!(partition.watermark(), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::RunError;
 use super::report::Report;
 use super::zone_side::ZoneSideSettings;
 use crate::config::{self, Config};
-use crate::gate::{GateConfig, ZonesTopic};
+use crate::gate::{GateConfig, ProofKind, ZonesTopic};
 use crate::index::EngineKind;
 use crate::kafka::EdgeError;
 use crate::kafka::admin::{Admin, Topic, TopicProperty};
@@ -211,6 +211,10 @@ pub(super) fn zone_side(config: &Config, facts: ZonesFacts) -> ZoneSideSettings 
         gate: GateConfig {
             settle_margin: margin,
             settle_margin_max: gate.settle_margin_max.max(margin),
+            proof: match gate.proof {
+                config::ProofKind::End => ProofKind::End,
+                config::ProofKind::Marker => ProofKind::Marker,
+            },
             max_schedule: gate.max_schedule,
             history_bytes_max: gate.history_bytes,
             floor: gate.floor,

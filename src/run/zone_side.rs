@@ -7,13 +7,15 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use super::letters::Letters;
+use super::markers::Markers;
 use super::promoter::Promoter;
 use crate::clock::{Clock, GuardedTime};
 use crate::codec::zone_change::{self, ZoneRules};
 use crate::gate::clock_guard::ClockGuard;
 use crate::gate::{
     EndAnswer, Epoch, Gate, GateConfig, GateEffect, GateInput, GateStatus, LiveIndexes,
-    MaxTimestamp, ProofRound, Snapshot, SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
+    MaxTimestamp, ProofKind, ProofRound, Snapshot, SnapshotCell, StopReason, ZoneRecord,
+    ZonesTopic,
 };
 use crate::kafka::EdgeError;
 use crate::kafka::client::{Logged, PlainConsumer, Settings, create};
@@ -29,6 +31,8 @@ use crate::time::{EventTime, MonoTime, Now};
 const TURN: Duration = Duration::from_millis(5);
 /// How often the status is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// Where markers prove what was read, end offsets only tell of truncation and of what holds the gate: asked for this often.
+const ENDS_BESIDE_MARKERS: Duration = Duration::from_millis(500);
 /// So many changes are followed from commit time to visibility at once.
 const FOLLOWED_MAX: usize = 10_000;
 
@@ -113,6 +117,7 @@ pub(super) struct ZoneSide {
     promoter: Promoter,
     live: LiveIndexes,
     letters: Option<Letters>,
+    markers: Option<Markers>,
     paused: bool,
     topic_id: Option<(i64, i64)>,
     epoch: Epoch,
@@ -136,7 +141,15 @@ impl ZoneSide {
     ) -> Result<Self, EdgeError> {
         let consumer = ZoneConsumer::new(kafka, &settings.topic)?;
         let client: PlainConsumer = create(&kafka.asker(), Logged::default())?;
-        let asker = EndAsker::new(Arc::new(client), &settings.topic, settings.proof_interval);
+        let (ask_every, markers) = match settings.gate.proof {
+            ProofKind::End => (settings.proof_interval, None),
+            ProofKind::Marker => {
+                let markers = Markers::new(kafka, &settings.topic, settings.proof_interval)?;
+                let ask_every = settings.proof_interval.max(ENDS_BESIDE_MARKERS);
+                (ask_every, Some(markers))
+            }
+        };
+        let asker = EndAsker::new(Arc::new(client), &settings.topic, ask_every);
         let letters = match &settings.dead_letter {
             Some((topic, max_bytes)) => {
                 Some(Letters::new(kafka, topic, *max_bytes, &settings.topic)?)
@@ -160,6 +173,7 @@ impl ZoneSide {
             promoter: Promoter::start(),
             live: LiveIndexes::default(),
             letters,
+            markers,
             paused: false,
             topic_id: None,
             epoch: Epoch::default(),
@@ -201,6 +215,9 @@ impl ZoneSide {
         while let Ok(built) = self.promoter.results.try_recv() {
             self.build_begun.get_or_insert(built.begun);
             self.input(GateInput::Built(built.number, built.result), now)?;
+        }
+        if let Some(markers) = &mut self.markers {
+            markers.turn(self.gate.partitions(), now.mono);
         }
         if self.paused {
             std::thread::park_timeout(TURN);
@@ -296,9 +313,24 @@ impl ZoneSide {
     fn read(&mut self) -> Result<(), ZoneError> {
         let now = self.time.now();
         let (gate, effects) = (&mut self.gate, &mut self.effects);
-        let settings = &self.settings;
+        let (settings, markers) = (&self.settings, &mut self.markers);
         let mut create_time = false;
         self.consumer.take(TURN, |event| match event {
+            ZoneEvent::Record(record) if zone_change::is_marker(record.key, record.value) => {
+                if let Some(markers) = markers {
+                    markers.read(record.partition, now.mono);
+                }
+                let position = RecordPosition {
+                    partition: record.partition,
+                    offset: record.offset,
+                };
+                let timestamp = record.timestamp;
+                let marker = GateInput::Marker {
+                    position,
+                    timestamp,
+                };
+                gate.handle(marker, now, effects);
+            }
             ZoneEvent::Record(record) => {
                 create_time |= matches!(record.timestamp, RecordTimestamp::Create(_))
                     && !settings.create_time_allowed;

@@ -95,6 +95,9 @@ impl Audit {
 
     /// Takes a record of the zones topic.
     pub fn zone(&mut self, record: &RecordRef<'_>) {
+        if zone_change::is_marker(record.key, record.value) {
+            return;
+        }
         self.report.zone_changes += 1;
         let position = RecordPosition {
             partition: record.partition,

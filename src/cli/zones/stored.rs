@@ -78,6 +78,9 @@ impl StoredZones {
         max_schedule: Duration,
         lag: Option<Duration>,
     ) {
+        if zone_change::is_marker(record.key, record.value) {
+            return;
+        }
         let (Some(zone), Some(commit_time)) = (
             zone_change::zone_of_key(record.key),
             record.timestamp.instant(),

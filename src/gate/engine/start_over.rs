@@ -65,8 +65,10 @@ impl Gate {
             state.start_over(self.now.mono);
         }
         for partition in added {
-            self.partitions
-                .insert(*partition, PartitionWatermark::new(self.now.mono));
+            self.partitions.insert(
+                *partition,
+                PartitionWatermark::new(self.config.proof, self.now.mono),
+            );
             self.new_partitions.insert(*partition);
         }
         // What is read anew has no watermark yet; the one that was reached stands in the status (I1).

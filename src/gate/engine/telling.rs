@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::watermark::{LastAnswer, PartitionWatermark};
-use super::super::{GateStatus, Held, HeldCause, PartitionStatus};
+use super::super::{GateStatus, Held, HeldCause, PartitionStatus, ProofKind};
 use super::Gate;
 use crate::partition::Offset;
 use crate::time::MonoTime;
@@ -86,6 +86,11 @@ impl Gate {
                     && state.end_of_partition() > Offset(0) =>
             {
                 HeldCause::OpenTransaction
+            }
+            LastAnswer::End(end)
+                if state.kind() == ProofKind::Marker && state.staged_to() >= end =>
+            {
+                HeldCause::NoMarker
             }
             LastAnswer::End(_) => HeldCause::BehindEnd,
         }

@@ -23,8 +23,10 @@ impl Simulation {
     fn delay(&mut self, partition: usize) -> i64 {
         // The first record of a partition: an empty log has no largest stamp that could tell of an invisible record. And
         // after a broker's clock stepped back, an older record has the largest stamp: only the margin helps.
-        let has_largest_stamp = self.world.zones[partition].next_offset() > 0
-            && self.world.now >= self.stamps_back_until[partition];
+        let by_marker = self.is_by_marker();
+        let has_largest_stamp = by_marker
+            || self.world.zones[partition].next_offset() > 0
+                && self.world.now >= self.stamps_back_until[partition];
         if self.world.now == START {
             0
         } else if has_largest_stamp && self.rng.chance(0.004) {
@@ -162,6 +164,9 @@ impl Simulation {
         let partition = self.rng.below(self.world.zones.len() as u64) as usize;
         let before = self.world.broker_ahead[partition];
         let mut ahead = self.rng.between(-APART, APART);
+        if self.is_by_marker() {
+            ahead = ahead.max(before);
+        }
         if self.is_rough && self.rng.chance(0.3) {
             ahead = self.rng.between(-1_500, -300);
             self.tally.leaps += 1;
@@ -205,7 +210,24 @@ impl Simulation {
         }
     }
 
+    fn is_by_marker(&self) -> bool {
+        self.world.config.gate.proof == ProofKind::Marker
+    }
+
     pub(super) fn ask(&mut self) {
+        if self.is_by_marker() {
+            let ahead = match self.defect {
+                Some(Defect::MarkerAhead) => 400,
+                _ => 0,
+            };
+            for partition in 0..self.world.zones.len() {
+                // Now and then none comes, or another process wrote one just before.
+                if self.rng.chance(0.7) {
+                    let delay = self.delay(partition);
+                    self.world.write_marker_ahead(partition, delay, ahead);
+                }
+            }
+        }
         // As the edge: a broker has one round open at a time, and each partition's leader is a broker of its own here.
         if !self.rounds.is_empty() {
             return;

@@ -13,7 +13,7 @@ use ringfence::codec::zone_change::{self, ZoneRules, zone_of_key};
 use ringfence::gate::clock_guard::ClockGuard;
 use ringfence::gate::{
     BuildRequest, EndAnswer, Gate, GateConfig, GateEffect, GateInput, LiveIndexes, MaxTimestamp,
-    ProofRound, RetireList, Snapshot, SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
+    ProofKind, ProofRound, RetireList, Snapshot, SnapshotCell, StopReason, ZoneRecord, ZonesTopic,
 };
 use ringfence::geometry::{Position, ShapeRules};
 use ringfence::partition::{Offset, PartitionId, RecordPosition};
@@ -52,7 +52,7 @@ impl WorldConfig {
 
 /// Logs, a gate, and at most one worker.
 pub(crate) struct World {
-    config: WorldConfig,
+    pub(crate) config: WorldConfig,
     /// True time.
     pub(crate) now: i64,
     /// Our host's clock less true time.
@@ -189,6 +189,18 @@ impl World {
             .push(change(partition as i32, offset, stamp, id, value));
     }
 
+    /// Writes a marker, as this process or another one does, readable after `delay`.
+    pub(crate) fn write_marker(&mut self, partition: usize, delay: i64) {
+        self.write_marker_ahead(partition, delay, 0);
+    }
+
+    /// A marker that is stamped later than it may be.
+    pub(crate) fn write_marker_ahead(&mut self, partition: usize, delay: i64, ahead: i64) {
+        let stamp = self.now + self.broker_ahead[partition] + ahead;
+        let key = Some(zone_change::MARKER_KEY);
+        self.zones[partition].append(stamp, self.now + delay, key, None);
+    }
+
     /// Writes a telemetry record with a producer's stamp.
     pub(crate) fn write_event(&mut self, partition: usize, time: i64, lon: f64, lat: f64) {
         let value = event(time, lon, lat);
@@ -207,12 +219,22 @@ impl World {
         let id = PartitionId(partition as i32);
         self.zone_positions[partition] = read.next_offset;
         for record in read.records {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            if zone_change::is_marker(key, value) {
+                self.tell(GateInput::Marker {
+                    position: RecordPosition {
+                        partition: id,
+                        offset: Offset(record.offset),
+                    },
+                    timestamp: RecordTimestamp::LogAppend(t(record.stamp)),
+                });
+                continue;
+            }
             if record.offset >= self.met[partition] {
                 self.met[partition] = record.offset + 1;
                 let as_of = self.cell.load().map(|snapshot| snapshot.as_of);
                 self.met_late += u64::from(as_of.is_some_and(|as_of| t(record.stamp) <= as_of));
             }
-            let (key, value) = (record.key.as_deref(), record.value.as_deref());
             let outcome = zone_change::decode(key, value, &rules);
             let input = ZoneRecord {
                 position: RecordPosition {
@@ -509,6 +531,9 @@ impl World {
         self.advance(millis);
         let round = self.ask();
         for partition in 0..self.zones.len() {
+            if self.config.gate.proof == ProofKind::Marker {
+                self.write_marker(partition, 0);
+            }
             self.read_zones(partition, usize::MAX);
         }
         self.answer(round);

@@ -1,0 +1,110 @@
+//! When a marker is to be written to a zones partition (`gate.proof = "marker"`, DESIGN 4): where none was read for a
+//! while, whoever wrote it, so that many processes together write hardly more than one does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::partition::PartitionId;
+use crate::time::MonoTime;
+
+#[derive(Clone, Debug, Default)]
+struct Lane {
+    /// When the newest marker was read, or the last try to write one failed.
+    rested_at: Option<MonoTime>,
+    /// One of ours is under way, or written and not read back: more of them would say no more.
+    is_under_way: bool,
+}
+
+/// The markers of all partitions.
+#[derive(Debug)]
+pub struct MarkerSchedule {
+    interval: Duration,
+    lanes: BTreeMap<PartitionId, Lane>,
+}
+
+impl MarkerSchedule {
+    /// At most one marker per partition and `interval`.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            lanes: BTreeMap::new(),
+        }
+    }
+
+    /// Those of `partitions` that a marker is to be written to now; it counts as under way from here on.
+    pub fn due(
+        &mut self,
+        partitions: impl IntoIterator<Item = PartitionId>,
+        now: MonoTime,
+    ) -> Vec<PartitionId> {
+        let mut due = Vec::new();
+        for partition in partitions {
+            let lane = self.lanes.entry(partition).or_default();
+            let has_rested = lane
+                .rested_at
+                .is_none_or(|at| now.since(at) >= self.interval);
+            if has_rested && !lane.is_under_way {
+                lane.is_under_way = true;
+                due.push(partition);
+            }
+        }
+        due
+    }
+
+    /// A marker was read, whoever wrote it.
+    pub fn read(&mut self, partition: PartitionId, now: MonoTime) {
+        self.rest(partition, now);
+    }
+
+    /// A marker could not be written: the next try comes after the interval.
+    pub fn failed(&mut self, partition: PartitionId, now: MonoTime) {
+        self.rest(partition, now);
+    }
+
+    fn rest(&mut self, partition: PartitionId, now: MonoTime) {
+        *self.lanes.entry(partition).or_default() = Lane {
+            rested_at: Some(now),
+            is_under_way: false,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: PartitionId = PartitionId(0);
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    fn at(millis: u64) -> MonoTime {
+        MonoTime::from_micros(millis * 1_000)
+    }
+
+    #[test]
+    fn one_is_written_when_none_was_read_for_the_interval_and_none_is_under_way() {
+        let mut schedule = MarkerSchedule::new(INTERVAL);
+        assert_eq!(schedule.due([P], at(0)), [P]);
+        assert_eq!(schedule.due([P], at(1_000)), [], "it is not read back yet");
+        schedule.read(P, at(1_001));
+        assert_eq!(schedule.due([P], at(1_100)), []);
+        schedule.read(P, at(1_100));
+        assert_eq!(
+            schedule.due([P], at(1_199)),
+            [],
+            "another process's counts as well"
+        );
+        assert_eq!(schedule.due([P], at(1_200)), [P]);
+    }
+
+    #[test]
+    fn a_failed_write_is_tried_again_after_the_interval_and_holds_up_no_other_partition() {
+        let mut schedule = MarkerSchedule::new(INTERVAL);
+        let other = PartitionId(1);
+        assert_eq!(schedule.due([P, other], at(0)), [P, other]);
+        schedule.failed(P, at(10));
+        schedule.read(other, at(5));
+        assert_eq!(schedule.due([P, other], at(105)), [other]);
+        assert_eq!(schedule.due([P, other], at(110)), [P]);
+    }
+}
