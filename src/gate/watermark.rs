@@ -72,7 +72,8 @@ pub(super) struct PartitionWatermark {
     /// The log end of the first answer: a marker below it was there before this reading began.
     counts_from: Option<Offset>,
     next_offset: Offset,
-    end_of_partition: Offset,
+    /// As the client last said; `None` before it has.
+    end_of_partition: Option<Offset>,
     /// The oldest and the newest open proof, so that a busy partition advances too.
     oldest: Option<Proof>,
     newest: Option<Proof>,
@@ -98,7 +99,7 @@ impl PartitionWatermark {
             kind,
             counts_from: None,
             next_offset: Offset(0),
-            end_of_partition: Offset(0),
+            end_of_partition: None,
             oldest: None,
             newest: None,
             watermark: None,
@@ -125,13 +126,14 @@ impl PartitionWatermark {
         self.next_offset
     }
 
-    pub(super) fn end_of_partition(&self) -> Offset {
+    pub(super) fn end_of_partition(&self) -> Option<Offset> {
         self.end_of_partition
     }
 
     /// All records below this are staged, or there are none.
     pub(super) fn staged_to(&self) -> Offset {
-        self.next_offset.max(self.end_of_partition)
+        self.next_offset
+            .max(self.end_of_partition.unwrap_or_default())
     }
 
     pub(super) fn read_to(&mut self, next_offset: Offset, margin: Duration, now: MonoTime) {
@@ -140,7 +142,7 @@ impl PartitionWatermark {
     }
 
     pub(super) fn end_reached(&mut self, next_offset: Offset, margin: Duration, now: MonoTime) {
-        self.end_of_partition = self.end_of_partition.max(next_offset);
+        self.end_of_partition = self.end_of_partition.max(Some(next_offset));
         self.settle(margin, now);
     }
 

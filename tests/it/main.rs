@@ -17,6 +17,7 @@ mod gate_faults;
 mod index_oracle;
 mod kafka_faults;
 mod main_job;
+mod markers;
 mod match_data;
 mod mock_cluster;
 mod pipeline;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::super::watermark::{LastAnswer, PartitionWatermark};
 use super::super::{GateStatus, Held, HeldCause, PartitionStatus, ProofKind};
 use super::Gate;
-use crate::partition::Offset;
 use crate::time::MonoTime;
 
 /// A watermark further behind T than the margin by this much holds the gate back.
@@ -82,8 +81,9 @@ impl Gate {
             // Read to where the client sees the end, but not to the end: only a transaction hides what is between.
             LastAnswer::End(end)
                 if state.staged_to() < end
-                    && state.end_of_partition() >= state.next_offset()
-                    && state.end_of_partition() > Offset(0) =>
+                    && state
+                        .end_of_partition()
+                        .is_some_and(|seen| seen >= state.next_offset()) =>
             {
                 HeldCause::OpenTransaction
             }

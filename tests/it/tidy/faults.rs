@@ -91,7 +91,7 @@ const ROWS: &[Row] = &[
     row(55, "antimeridian, poles, winding", &["three_ways_to_write_a_shape_over_the_antimeridian_agree", "antarctica_covers_the_pole_however_it_is_drawn"], ""),
     row(56, "ids of two types", &[], ""),
     row(57, "compaction during the bootstrap", &["a_replay_over_a_compacted_topic_with_restarts_writes_the_same_bytes"], ""),
-    row(58, "open transaction during the bootstrap", &["an_open_transaction_is_named_as_the_cause", "core_keeps_its_invariants_and_the_jigsaw_under_every_seed"], "on a real broker: not yet"),
+    row(58, "open transaction during the bootstrap", &["an_open_transaction_is_named_as_the_cause", "core_keeps_its_invariants_and_the_jigsaw_under_every_seed"], ""),
     row(59, "zones topic without its first records, or any", &[], "on a real broker: not yet"),
     row(60, "zone changes during the bootstrap", &["i14_nothing_is_published_before_every_partition_has_met_its_first_proof"], ""),
     row(61, "telemetry offset out of range", &[], ""),
