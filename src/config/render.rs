@@ -145,19 +145,23 @@ pub fn effective(settings: &[Setting]) -> String {
             last = section;
         }
         let leaf = if section.starts_with("kafka") {
-            format!("{leaf:?}")
+            toml_text(&leaf.into())
         } else {
             leaf.to_owned()
         };
         let line = if setting.value.is_null() {
             format!("# {leaf} is not set")
         } else {
-            // JSON's texts, numbers, flags and lists of texts are TOML too.
-            format!("{leaf} = {}", setting.value)
+            format!("{leaf} = {}", toml_text(&setting.value))
         };
         let _ = writeln!(out, "{line:<50} # {}", setting.origin);
     }
     out
+}
+
+/// JSON's texts, numbers, flags and lists of texts are TOML too, but for one character that TOML wants escaped.
+fn toml_text(value: &Json) -> String {
+    value.to_string().replace('\u{7f}', "\\u007f")
 }
 
 fn split(name: &str) -> (&str, &str) {

@@ -6,6 +6,7 @@
     reason = "a test crate: clippy's own exception covers test functions only, not their helpers"
 )]
 
+mod dead_letters;
 mod exactly_once;
 mod geometry_data;
 
@@ -13,6 +14,7 @@ mod bad_input;
 mod broker;
 mod check;
 mod configuration;
+mod fuzz;
 mod gate_faults;
 mod index_oracle;
 mod kafka_faults;

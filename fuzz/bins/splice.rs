@@ -1,0 +1,7 @@
+//! libFuzzer on the target `splice`.
+#![no_main]
+
+#[path = "../targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::splice::run(data));
