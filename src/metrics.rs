@@ -117,6 +117,8 @@ metrics! {
     CONSUMER_LAG = "consumer_lag_records", Kind::Gauge, ["topic", "partition"],
         "records up to the log end that are not finished (zones: not read); 0 once the partition is another process's";
     PARTITIONS_PAUSED = "partitions_paused", Kind::Gauge, ["cause"], "partitions paused, by cause";
+    DEAD_LETTER_BREAKER_OPENED = "dead_letter_breaker_opened_total", Kind::Counter, [],
+        "times that a partition was held as most of its records were invalid; `partitions_paused{cause=\"invalid\"}` says how many are";
     ZONE_CHANGES = "zone_changes_total", Kind::Counter, ["result"], "zone changes read: applied, rejected or late";
     GATE_VIOLATIONS = "gate_violations_total", Kind::Counter, [],
         "zone changes read with a commit time at or below as_of: the margin was too small";

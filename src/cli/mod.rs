@@ -6,6 +6,7 @@
 pub mod check;
 pub mod completions;
 pub mod config_show;
+pub mod dead_letters;
 pub mod demo;
 mod interrupt;
 pub mod matching;
@@ -108,6 +109,8 @@ enum Command {
     Verify(verify::Args),
     /// Run the daemon.
     Run(run::Args),
+    /// List refused records, and write them back to where they came from.
+    DeadLetters(dead_letters::Args),
     /// Enrich telemetry from stdin without Kafka.
     Match(matching::Args),
     /// Check the configuration and the cluster; every problem at once, each with its mend.
@@ -293,6 +296,7 @@ fn dispatch(command: Command, context: &Context) -> Result<Outcome, Failure> {
         Command::Simulate(args) => simulate::run(&args, context),
         Command::Verify(args) => verify::run(&args, context),
         Command::Run(args) => run::run(&args, context),
+        Command::DeadLetters(args) => dead_letters::run(&args, context),
         Command::Match(args) => matching::run(&args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Topics(args) => topics::run(&args, context),

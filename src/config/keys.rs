@@ -299,6 +299,27 @@ pub const KEYS: &[Key] = &[
         true,
         "where refused records go; \"\" = none: then an invalid record stops the worker",
     ),
+    number(
+        "dead_letter.breaker_percent",
+        50,
+        (0, 99),
+        "percent",
+        "more invalid records than this of a partition's last `breaker_records` hold it, as a bad deploy upstream must not drain it into the dead letters; 0 = never",
+    ),
+    number(
+        "dead_letter.breaker_records",
+        1_000,
+        (10, 1_000_000),
+        "records",
+        "how many records of a partition are judged together",
+    ),
+    number(
+        "dead_letter.breaker_retry_ms",
+        30_000,
+        (100, 3_600_000),
+        "ms",
+        "a held partition lets up to 32 records through after this time, and goes on if few enough are invalid; else the wait doubles, up to 16 times",
+    ),
     choice(
         "gate.match",
         &["event", "latest"],

@@ -232,6 +232,9 @@ impl Read {
             },
             dead_letter: DeadLetter {
                 topic: Some(self.text("dead_letter.topic")).filter(|topic| !topic.is_empty()),
+                breaker_percent: self.count("dead_letter.breaker_percent"),
+                breaker_records: self.count("dead_letter.breaker_records"),
+                breaker_retry: self.millis("dead_letter.breaker_retry_ms"),
             },
             gate: self.gate(),
             index: Index {
@@ -346,6 +349,10 @@ impl Read {
 
     fn millis(&self, name: &str) -> Duration {
         Duration::from_millis(self.size(name) as u64)
+    }
+
+    fn count(&self, name: &str) -> u32 {
+        u32::try_from(self.size(name)).expect("the table bounds it")
     }
 
     fn flag(&self, name: &str) -> bool {

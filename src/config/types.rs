@@ -244,6 +244,12 @@ pub struct Enriched {
 pub struct DeadLetter {
     /// `None` = none: then an invalid record stops the worker.
     pub topic: Option<String>,
+    /// More invalid records than this share hold a partition; 0 = never.
+    pub breaker_percent: u32,
+    /// Records of a partition that are judged together.
+    pub breaker_records: u32,
+    /// How long a partition is held before it is tried again.
+    pub breaker_retry: Duration,
 }
 
 /// `[gate]`

@@ -183,6 +183,7 @@ where
             self.engine
                 .turn(&snapshot, self.time.now(), &mut self.outbox);
         }
+        self.tell_breaker_changes();
         if let Some(stop) = self.engine.stopped() {
             return Err(WorkerError::Stopped(stop.clone()));
         }
@@ -463,6 +464,7 @@ where
             })
             .collect();
         self.seen.counters = *self.engine.counters();
+        self.seen.held_partitions = self.engine.held_partitions();
         self.seen.paused = PauseCause::ALL
             .map(|cause| (cause, self.engine.paused_count(cause)))
             .into();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::partition::{Offset, PartitionId};
-use crate::pipeline::{Counters, PauseCause};
+use crate::pipeline::{Counters, HeldPartition, PauseCause};
 use crate::time::MonoTime;
 
 /// What is seen of a worker from outside.
@@ -22,6 +22,10 @@ pub struct WorkerSeen {
     pub assignments: u64,
     /// How many partitions are paused, by cause.
     pub paused: Vec<(PauseCause, usize)>,
+    /// Partitions that the breaker of the dead letters holds (FS-44).
+    pub held_partitions: Vec<HeldPartition>,
+    /// How often it has opened.
+    pub breaker_opened: u64,
     /// Batches that the broker refused for some of their records, which were then sent one by one.
     pub batches_refused: u64,
     /// Partitions whose position was out of range, and the records lost by it as far as known.

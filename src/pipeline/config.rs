@@ -3,6 +3,7 @@
 
 use crate::codec::telemetry::Fields;
 use crate::pipeline::at::AtRules;
+use crate::pipeline::breaker::BreakerRules;
 use crate::pipeline::flow::Limits;
 use crate::pipeline::partitioning::Partitioning;
 
@@ -38,6 +39,8 @@ pub struct PipelineConfig {
     pub dead_letter_max_bytes: Option<usize>,
     /// The sink sends each output in a request of its own from the start: see [`Sending`](super::Sending).
     pub one_by_one: bool,
+    /// When a partition is held rather than dead-lettered.
+    pub breaker: BreakerRules,
     /// The bounds of the queues.
     pub limits: Limits,
 }
@@ -56,6 +59,7 @@ impl PipelineConfig {
             enriched_max_bytes: 2 * 1_048_576,
             dead_letter_max_bytes: Some(2 * 1_048_576),
             one_by_one: false,
+            breaker: BreakerRules::default(),
             limits: Limits::default(),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::enriched::Token;
 use crate::partition::{Offset, PartitionId, RecordPosition};
+use crate::pipeline::breaker::{BreakerChange, HeldPartition};
 use crate::pipeline::counters::Counters;
 use crate::pipeline::engine::Engine;
 use crate::pipeline::flow::{Flow, PartitionUsage, PauseCause, Usage};
@@ -85,6 +86,7 @@ impl<Z: Zones> Engine<Z> {
                         .map(|next| (*partition, next)),
                 );
                 self.suspects.forget(*partition);
+                self.breaker.forget(*partition);
                 self.close(slot);
             }
         }
@@ -96,6 +98,7 @@ impl<Z: Zones> Engine<Z> {
     pub fn lost(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
             self.suspects.forget(*partition);
+            self.breaker.forget(*partition);
             if let Some(slot) = self.slots.find(*partition) {
                 self.close(slot);
             }
@@ -311,8 +314,10 @@ impl<Z: Zones> Engine<Z> {
         self.usages.clear();
         for (_, slot) in self.slots.iter_mut() {
             if slot.state == SlotState::Owned {
+                let held = slot.hold.len();
                 self.usages.push(PartitionUsage {
                     partition: slot.partition,
+                    invalid: self.breaker.pauses(slot.partition, held, now.mono),
                     held: Usage {
                         records: slot.hold.len(),
                         bytes: slot.hold.bytes(),
@@ -341,6 +346,17 @@ impl<Z: Zones> Engine<Z> {
     #[must_use]
     pub fn is_paused(&self, partition: PartitionId) -> bool {
         self.slots.find(partition).is_some() && self.control.paused(partition).is_some()
+    }
+
+    /// The partitions that are held as most of their records are invalid (FS-44).
+    #[must_use]
+    pub fn held_partitions(&self) -> Vec<HeldPartition> {
+        self.breaker.held()
+    }
+
+    /// What has changed of them since the last call.
+    pub fn take_breaker_changes(&mut self) -> Vec<(PartitionId, BreakerChange)> {
+        self.breaker.take_changes()
     }
 
     /// The owned partitions, those being revoked included, in order.

@@ -11,6 +11,7 @@ use crate::geometry::Position;
 use crate::index::Query;
 use crate::partition::{Offset, RecordPosition};
 use crate::pipeline::at::{Decision, View, decide};
+use crate::pipeline::breaker::{Breaker, BreakerRules};
 use crate::pipeline::config::{OnInvalid, PipelineConfig};
 use crate::pipeline::counters::Counters;
 use crate::pipeline::flow::{FlowControl, PartitionUsage};
@@ -73,6 +74,7 @@ pub struct Engine<Z: Zones> {
     pub(super) usages: Vec<PartitionUsage>,
     /// Records among which one is that the broker refuses (`exactly_once`).
     pub(super) suspects: Suspects,
+    pub(super) breaker: Breaker,
     pool: ChunkPool,
     work: Vec<Work>,
     queries: Vec<Query>,
@@ -93,7 +95,16 @@ impl<Z: Zones> Engine<Z> {
             dead_letter_max_bytes: config.dead_letter_max_bytes.unwrap_or(0),
             keep_originals: config.one_by_one,
         };
+        // What is forwarded or dropped by rule drains nothing into the dead letters.
+        let breaker = match config.on_invalid {
+            OnInvalid::DeadLetter => config.breaker,
+            OnInvalid::Forward | OnInvalid::Drop => BreakerRules {
+                percent: 0,
+                ..config.breaker
+            },
+        };
         Self {
+            breaker: Breaker::new(breaker),
             slots: Slots::default(),
             writer: Writer::new(rules),
             counters: Counters::default(),
@@ -181,15 +192,20 @@ impl<Z: Zones> Engine<Z> {
         let is_direct = self.slots[slot].hold.is_empty()
             && !self.is_in_flight_full()
             && !self.suspects.must_wait(record.partition, record.offset);
+        let partition = record.partition;
         match self.config.fields.decode(record.value, record.timestamp) {
             Ok(decoded) => {
                 let (event, splice) = (decoded.event, decoded.splice);
                 let rules = &self.config.at;
                 match decide(rules, event.time, record.timestamp, now.mono, view, now) {
-                    Decision::Late if is_direct => {
+                    Decision::Late
+                        if is_direct && self.breaker.admits(partition, false, now.mono) =>
+                    {
                         self.refuse(slot, record, &late(), now, sink);
                     }
-                    Decision::Match { at, flags } if is_direct => {
+                    Decision::Match { at, flags }
+                        if is_direct && self.breaker.admits(partition, false, now.mono) =>
+                    {
                         self.enter(
                             slot,
                             place,
@@ -203,25 +219,47 @@ impl<Z: Zones> Engine<Z> {
                     }
                 }
             }
-            Err(rejection) => match self.config.on_invalid {
-                // Behind held records it waits as they do: their partition's commits cannot pass them, so it would be
-                // written twice after a restart (and, within transactions, be seen twice).
-                OnInvalid::DeadLetter
-                    if !is_direct && self.config.dead_letter_max_bytes.is_some() =>
-                {
+            Err(rejection) => {
+                self.read_invalid(slot, place, record, &rejection, is_direct, now, sink);
+            }
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one arm of `read`, apart for its length"
+    )]
+    fn read_invalid(
+        &mut self,
+        slot: usize,
+        place: usize,
+        record: &RecordRef<'_>,
+        rejection: &Rejection,
+        is_direct: bool,
+        now: Now,
+        sink: &mut impl Sink,
+    ) {
+        match self.config.on_invalid {
+            // Behind held records it waits as they do: their partition's commits cannot pass them, so it would be
+            // written twice after a restart (and, within transactions, be seen twice).
+            OnInvalid::DeadLetter if self.config.dead_letter_max_bytes.is_some() => {
+                self.breaker.met(record.partition, rejection.reason);
+                if is_direct && self.breaker.admits(record.partition, true, now.mono) {
+                    self.refuse(slot, record, rejection, now, sink);
+                } else {
                     self.hold(slot, record, now, HeldTask::Refuse);
                 }
-                OnInvalid::DeadLetter => self.refuse(slot, record, &rejection, now, sink),
-                OnInvalid::Forward if is_direct => {
-                    self.enter(slot, place, record.offset, Task::Forward);
-                }
-                OnInvalid::Forward => self.hold(slot, record, now, HeldTask::Forward),
-                OnInvalid::Drop => {
-                    let sequence = self.take_in(slot, record.offset);
-                    self.slots[slot].ledger.dropped(sequence);
-                    self.counters.dropped(rejection.reason);
-                }
-            },
+            }
+            OnInvalid::DeadLetter => self.refuse(slot, record, rejection, now, sink),
+            OnInvalid::Forward if is_direct => {
+                self.enter(slot, place, record.offset, Task::Forward);
+            }
+            OnInvalid::Forward => self.hold(slot, record, now, HeldTask::Forward),
+            OnInvalid::Drop => {
+                let sequence = self.take_in(slot, record.offset);
+                self.slots[slot].ledger.dropped(sequence);
+                self.counters.dropped(rejection.reason);
+            }
         }
     }
 
@@ -417,13 +455,17 @@ impl<Z: Zones> Engine<Z> {
                         match decide(rules, event.time, held.timestamp, held.read_at, view, now) {
                             Decision::Wait => break,
                             Decision::Late => Task::Late,
-                            Decision::Match { at, flags } => {
-                                self.queries.push(query(&event, at));
-                                Task::Enrich { splice, at, flags }
-                            }
+                            Decision::Match { at, flags } => Task::Enrich { splice, at, flags },
                         }
                     }
                 };
+                let is_refused = matches!(task, Task::Refuse);
+                if !self.breaker.admits(partition, is_refused, now.mono) {
+                    break;
+                }
+                if let (HeldTask::Match(event, _), Task::Enrich { at, .. }) = (held.task, &task) {
+                    self.queries.push(query(&event, *at));
+                }
                 self.work.push(Work {
                     slot,
                     sequence: held.sequence,

@@ -44,11 +44,13 @@ pub enum PauseCause {
     Hold,
     /// Too much output is unacknowledged.
     InFlight,
+    /// Most of its records are invalid: the breaker of the dead letters is open.
+    Invalid,
 }
 
 impl PauseCause {
     /// Every cause there is.
-    pub const ALL: [Self; 2] = [Self::Hold, Self::InFlight];
+    pub const ALL: [Self; 3] = [Self::Hold, Self::InFlight, Self::Invalid];
 
     /// The stable text of the cause.
     #[must_use]
@@ -56,6 +58,7 @@ impl PauseCause {
         match self {
             Self::Hold => "hold",
             Self::InFlight => "in_flight",
+            Self::Invalid => "invalid",
         }
     }
 }
@@ -93,6 +96,8 @@ impl Usage {
 pub(crate) struct PartitionUsage {
     pub(crate) partition: PartitionId,
     pub(crate) held: Usage,
+    /// The breaker of the dead letters holds it.
+    pub(crate) invalid: bool,
     /// Assigned since the last verdict: the client is told again.
     pub(crate) fresh: bool,
 }
@@ -108,6 +113,8 @@ pub(crate) struct FlowControl {
     long_stall: bool,
     /// Partitions paused by themselves, with the usage at which they were.
     alone: BTreeMap<PartitionId, Usage>,
+    /// Partitions that the breaker holds.
+    invalid: BTreeSet<PartitionId>,
     /// The partitions that the client was last told to pause, owned or not.
     told: BTreeSet<PartitionId>,
 }
@@ -121,6 +128,7 @@ impl FlowControl {
             stalled_since: None,
             long_stall: false,
             alone: BTreeMap::new(),
+            invalid: BTreeSet::new(),
             told: BTreeSet::new(),
         }
     }
@@ -134,6 +142,8 @@ impl FlowControl {
         let for_output = self.long_stall && self.in_flight_full;
         let cause = if for_output {
             PauseCause::InFlight
+        } else if self.invalid.contains(&partition) {
+            PauseCause::Invalid
         } else {
             PauseCause::Hold
         };
@@ -151,6 +161,9 @@ impl FlowControl {
     ) {
         self.fill(held, in_flight, now);
         self.judge_alone(held, owned);
+        self.invalid.clear();
+        let invalid = owned.iter().filter(|usage| usage.invalid);
+        self.invalid.extend(invalid.map(|usage| usage.partition));
         flow.take = if self.hold_full || self.in_flight_full {
             0
         } else {
@@ -161,7 +174,7 @@ impl FlowControl {
         flow.resume.clear();
         for usage in owned {
             let partition = usage.partition;
-            let wanted = self.long_stall || self.alone.contains_key(&partition);
+            let wanted = self.long_stall || usage.invalid || self.alone.contains_key(&partition);
             let told = self.told.contains(&partition);
             if wanted && (!told || usage.fresh) {
                 self.told.insert(partition);
@@ -265,6 +278,7 @@ mod tests {
                         records: *records,
                         bytes: *records,
                     },
+                    invalid: false,
                     fresh: false,
                 })
                 .collect();
@@ -367,6 +381,7 @@ mod tests {
         let usage = |bytes| PartitionUsage {
             partition: PartitionId(0),
             held: Usage { records: 1, bytes },
+            invalid: false,
             fresh: false,
         };
         assert!(world.ask(&[0], 0).take > 0);
@@ -385,6 +400,7 @@ mod tests {
         let usage = |partition| PartitionUsage {
             partition: PartitionId(partition),
             held: Usage::default(),
+            invalid: false,
             fresh: true,
         };
         assert_eq!(

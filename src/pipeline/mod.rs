@@ -6,6 +6,7 @@
 //! (nothing is matched above `as_of`).
 
 pub mod at;
+mod breaker;
 mod config;
 mod counters;
 mod delivery;
@@ -25,6 +26,7 @@ mod view;
 
 pub use crate::enriched::{DeadLetter, Output, Token};
 pub use at::{AtRules, MatchMode, OnLate, OnStall, View};
+pub use breaker::{BreakerChange, BreakerRules, HeldPartition};
 pub use config::{OnInvalid, PipelineConfig};
 pub use counters::{Counters, ReasonCounts};
 pub use delivery::AckResult;

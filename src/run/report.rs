@@ -17,7 +17,7 @@ use crate::http::{Check, Source};
 use crate::kafka::worker::WorkerWindow;
 use crate::metrics::{self, Exporter, Format};
 use crate::partition::PartitionId;
-use crate::pipeline::{Counters, PauseCause};
+use crate::pipeline::{Counters, HeldPartition, PauseCause};
 use crate::rejection::RejectionReason;
 use crate::time::{EventTime, MonoTime};
 
@@ -81,6 +81,8 @@ pub(super) struct Report {
 struct Published {
     workers: Vec<Counters>,
     gate: GateCounters,
+    /// How often the workers that now run have opened the breaker.
+    breaker_opened: u64,
     /// The telemetry partitions with a lag.
     lagging: BTreeSet<PartitionId>,
 }
@@ -149,12 +151,13 @@ impl Report {
             .published
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (mut held, mut in_flight) = (0, 0);
+        let (mut held, mut in_flight, mut opened) = (0, 0, 0);
         let mut paused = [0_usize; PauseCause::ALL.len()];
         for (window, last) in self.workers.iter().zip(&mut published.workers) {
             let seen = window.seen();
             add_counters(&seen.counters, last);
             *last = seen.counters;
+            opened += seen.breaker_opened;
             held += seen.counters.held;
             in_flight += seen.counters.in_flight;
             for (at, (_, count)) in seen.paused.iter().enumerate() {
@@ -162,6 +165,10 @@ impl Report {
             }
         }
         self.publish_lag(&mut published.lagging);
+        let before = std::mem::replace(&mut published.breaker_opened, opened);
+        metrics::DEAD_LETTER_BREAKER_OPENED
+            .counter(&[])
+            .increment(opened.saturating_sub(before));
         metrics::RECORDS_HELD.gauge(&[]).set(held as f64);
         metrics::RECORDS_IN_FLIGHT.gauge(&[]).set(in_flight as f64);
         for (cause, count) in PauseCause::ALL.iter().zip(paused) {
@@ -280,6 +287,31 @@ impl Report {
         *last = *now;
     }
 
+    /// Not ready while the breaker of the dead letters holds a partition (FS-44).
+    fn dead_letters_check(&self) -> Check {
+        let held: Vec<String> = self
+            .workers
+            .iter()
+            .flat_map(|window| window.seen().held_partitions.clone())
+            .map(|held| {
+                let reason = held.reason.map_or("invalid", RejectionReason::as_str);
+                format!("{} ({reason})", held.partition)
+            })
+            .collect();
+        Check {
+            name: "telemetry",
+            ok: held.is_empty(),
+            detail: if held.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    "most records are invalid, held partitions: {}",
+                    held.join(", ")
+                )
+            },
+        }
+    }
+
     fn totals(&self) -> Value {
         let all: Vec<Counters> = self
             .workers
@@ -368,6 +400,17 @@ fn add_counters(now: &Counters, last: &Counters) {
 
 fn since(held_for: Duration) -> String {
     Clock::wall().minus(held_for).to_string()
+}
+
+/// A partition that the breaker of the dead letters holds.
+fn held_json(held: &HeldPartition) -> Value {
+    let now = Clock::mono();
+    json!({
+        "partition": held.partition.0,
+        "since": since(now.since(held.since)),
+        "reason": held.reason.map(RejectionReason::as_str),
+        "next_probe": held.probe_at.map(|at| Clock::wall().plus(at.since(now)).to_string()),
+    })
 }
 
 fn gate_json(status: &GateStatus) -> Value {
@@ -469,7 +512,7 @@ impl Source for Report {
                 format!("{turning} of {} turn", self.workers.len())
             },
         };
-        vec![cluster, bootstrap, workers]
+        vec![cluster, bootstrap, workers, self.dead_letters_check()]
     }
 
     fn status(&self) -> Value {
@@ -488,6 +531,7 @@ impl Source for Report {
                 "paused": seen.paused.iter().map(|(cause, count)| {
                     (cause.as_str().to_owned(), (*count).into())
                 }).collect::<serde_json::Map<_, _>>(),
+                "held_as_invalid": seen.held_partitions.iter().map(held_json).collect::<Vec<_>>(),
                 "batches_refused": seen.batches_refused,
                 "out_of_range": { "times": seen.out_of_range, "records_lost": seen.out_of_range_lost },
             })

@@ -16,7 +16,8 @@ use crate::kafka::admin::{Admin, Topic, TopicProperty};
 use crate::kafka::client::Settings;
 use crate::kafka::worker::{ExactlyOnce, StartAt, WorkerSettings};
 use crate::pipeline::{
-    AtRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, Partitioning, PipelineConfig,
+    AtRules, BreakerRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, Partitioning,
+    PipelineConfig,
 };
 use crate::shutdown::Shutdown;
 
@@ -313,6 +314,11 @@ pub(super) fn workers_plan(
     pipeline.dead_letter_max_bytes = match &config.dead_letter.topic {
         Some(topic) => Some(max_message_bytes(&admin, topic)?),
         None => None,
+    };
+    pipeline.breaker = BreakerRules {
+        percent: config.dead_letter.breaker_percent,
+        window: config.dead_letter.breaker_records,
+        retry: config.dead_letter.breaker_retry,
     };
     pipeline.limits = Limits {
         hold_max: config.delivery.hold_max,

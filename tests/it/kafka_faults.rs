@@ -146,7 +146,7 @@ async fn alter(world: &World, topic: &str, name: &str, value: &str) {
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
 
-fn set_property(world: &World, topic: &str, name: &str, value: &str) {
+pub(crate) fn set_property(world: &World, topic: &str, name: &str, value: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

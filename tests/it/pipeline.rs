@@ -5,7 +5,7 @@
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `set KEY=VALUE…` | configuration, before the first record: `match`, `from`, `until`, `max_wait`, `max_ahead`, `on_stall`, `on_late`, `on_invalid` |
+//! | `set KEY=VALUE…` | configuration, before the first record: `match`, `from`, `until`, `max_wait`, `max_ahead`, `on_stall`, `on_late`, `on_invalid`, `breaker=PERCENT:WINDOW:RETRY` |
 //! | `zone P:O COMMIT ID box W S E N [effective_at=T] [expires_at=T]` | an upsert in the zones log |
 //! | `zone P:O COMMIT ID circle LON LAT RADIUS […]`, `zone P:O COMMIT ID gone` | another shape; a tombstone |
 //! | `as_of T [floor=T] [degraded\|flagged]` | a new snapshot head, and a turn |
@@ -21,7 +21,8 @@ use ringfence::codec::headers;
 use ringfence::gate::Degraded;
 use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::{
-    AckResult, Limits, MatchMode, OnInvalid, OnLate, OnStall, PipelineConfig, Refusal, View,
+    AckResult, BreakerRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, PipelineConfig,
+    Refusal, View,
 };
 use ringfence::telemetry::{RecordRef, RecordTimestamp};
 use ringfence::time::EventTime;
@@ -210,6 +211,15 @@ impl Scenario {
             ("on_stall", "wait") => at.on_stall = OnStall::Wait,
             ("on_late", "dead_letter") => at.on_late = OnLate::DeadLetter,
             ("on_invalid", "forward") => self.config.on_invalid = OnInvalid::Forward,
+            ("breaker", _) => {
+                let mut numbers = value.split(':').map(str::parse::<u32>);
+                let mut next = || numbers.next()?.ok();
+                self.config.breaker = BreakerRules {
+                    percent: next()?,
+                    window: next()?,
+                    retry: Duration::from_millis(next()?.into()),
+                };
+            }
             ("on_invalid", "drop") => self.config.on_invalid = OnInvalid::Drop,
             _ => return None,
         }
@@ -313,6 +323,11 @@ fn invalid_records_go_where_the_configuration_says() {
     check("invalid");
 }
 
+#[test]
+fn fs_44_a_partition_of_invalid_records_is_held_and_goes_on_in_order_by_probes() {
+    check("breaker");
+}
+
 /// One step of a random run.
 #[derive(Clone, Debug)]
 enum Step {
@@ -385,7 +400,9 @@ proptest! {
             }
         }
         let limits = Limits { hold_max: 12, in_flight_max: 6, ..Limits::default() };
-        let config = PipelineConfig { limits, one_by_one: true, ..config() };
+        // Opens now and then: records wait in hold for another reason.
+        let breaker = BreakerRules { percent: 20, window: 10, retry: Duration::from_millis(500) };
+        let config = PipelineConfig { limits, breaker, one_by_one: true, ..config() };
         let mut worker = Worker::new(config, zones, START, &[0]);
         let mut naive: [Naive; 3] = Default::default();
         naive[0].owned = true;

@@ -9,7 +9,8 @@ use super::{BATCH, StartAt, TURN, Worker, WorkerError};
 use crate::clock::Clock;
 use crate::kafka::{EdgeError, is_transient};
 use crate::partition::PartitionId;
-use crate::pipeline::Zones;
+use crate::pipeline::{BreakerChange, Zones};
+use crate::rejection::RejectionReason;
 use crate::telemetry::{HeaderRef, RecordRef};
 
 impl<Z, G, L> Worker<Z, L>
@@ -88,6 +89,26 @@ where
             self.out_of_range(&gone)?;
         }
         Ok(())
+    }
+
+    /// Says what the breaker of the dead letters did (FS-44).
+    pub(super) fn tell_breaker_changes(&mut self) {
+        for (partition, change) in self.engine.take_breaker_changes() {
+            match change {
+                BreakerChange::Opened { wait, reason } => {
+                    self.seen.breaker_opened += 1;
+                    tracing::error!(%partition, reason = reason.map(RejectionReason::as_str), retry_s = wait.as_secs(),
+                        "most telemetry records are invalid: the partition is held, its records are not dead-lettered; \
+                         mend what writes them, or set `dead_letter.breaker_percent` to 0 to let them go");
+                }
+                BreakerChange::Probing => {
+                    tracing::info!(%partition, "a few records of the held partition are let through");
+                }
+                BreakerChange::Closed => {
+                    tracing::info!(%partition, "most telemetry records are valid again: the partition goes on");
+                }
+            }
+        }
     }
 
     /// An error that took a message's place in the queue.

@@ -76,8 +76,8 @@ const ROWS: &[Row] = &[
     row(40, "producer queue full", &["what_may_be_taken_never_passes_a_bound"], ""),
     row(41, "one record too large for the broker", &[], ""),
     row(42, "dead letter larger than its record", &[], ""),
-    row(43, "dead-letter topic missing or slow", &["missing_topics_are_named", "a_failed_delivery_stops_the_worker_and_is_not_committed_past"], ""),
-    row(44, "all records invalid", &[], "DESIGN 9 has no breaker on the telemetry side: nothing is dropped, and the rate is a metric"),
+    row(43, "dead-letter topic missing or slow", &["missing_topics_are_named", "a_failed_delivery_stops_the_worker_and_is_not_committed_past"], "fails closed only: there is no opting out"),
+    row(44, "all records invalid", &[], ""),
     row(45, "poison telemetry", &["each_way_to_be_wrong_has_its_reason", "no_bytes_make_it_panic"], ""),
     row(46, "poison zone record, live and in the bootstrap", &["a_refused_change_ends_its_zone_after_the_compaction_lag"], ""),
     row(47, "null and empty values", &[], ""),
@@ -114,7 +114,7 @@ const ROWS: &[Row] = &[
     row(78, "two replicas with one group.instance.id", &[], OPERATIONS),
     row(79, "admin endpoint without token", &[], "there is no admin endpoint yet"),
     row(80, "liveness while Kafka is down", &[], ""),
-    row(81, "breaker open, then the broker returns", &[], "the breaker comes with its issue"),
+    row(81, "breaker open, then the broker returns", &[], "shown of the breaker of the dead letters; that of the zones side (DESIGN 9) comes with its issue"),
     row(82, "degraded answers say so", &["a_degraded_snapshot_answers_at_once_and_says_so"], "alerts come with the operations issue"),
 ];
 
