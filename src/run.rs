@@ -7,6 +7,7 @@
 //! Threads: the zones side, the promoter, the workers, and one runtime for HTTP and signals. The data path is theirs
 //! alone; this module only starts, watches and reports.
 
+mod held;
 mod letters;
 mod markers;
 mod promoter;

@@ -63,4 +63,15 @@ impl PipelineConfig {
             limits: Limits::default(),
         }
     }
+
+    /// The breaker's rules; what is forwarded or dropped by rule drains nothing into the dead letters.
+    pub(super) fn breaker_in_force(&self) -> BreakerRules {
+        match self.on_invalid {
+            OnInvalid::DeadLetter => self.breaker,
+            OnInvalid::Forward | OnInvalid::Drop => BreakerRules {
+                percent: 0,
+                ..self.breaker
+            },
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::geometry::Position;
 use crate::index::Query;
 use crate::partition::{Offset, RecordPosition};
 use crate::pipeline::at::{Decision, View, decide};
-use crate::pipeline::breaker::{Breaker, BreakerRules};
+use crate::pipeline::breaker::Breaker;
 use crate::pipeline::config::{OnInvalid, PipelineConfig};
 use crate::pipeline::counters::Counters;
 use crate::pipeline::flow::{FlowControl, PartitionUsage};
@@ -95,16 +95,8 @@ impl<Z: Zones> Engine<Z> {
             dead_letter_max_bytes: config.dead_letter_max_bytes.unwrap_or(0),
             keep_originals: config.one_by_one,
         };
-        // What is forwarded or dropped by rule drains nothing into the dead letters.
-        let breaker = match config.on_invalid {
-            OnInvalid::DeadLetter => config.breaker,
-            OnInvalid::Forward | OnInvalid::Drop => BreakerRules {
-                percent: 0,
-                ..config.breaker
-            },
-        };
         Self {
-            breaker: Breaker::new(breaker),
+            breaker: Breaker::new(config.breaker_in_force()),
             slots: Slots::default(),
             writer: Writer::new(rules),
             counters: Counters::default(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
+use super::held;
 use super::zone_side::ZoneWindow;
 use crate::clock::Clock;
 use crate::codec::headers::Flag;
@@ -17,7 +18,7 @@ use crate::http::{Check, Source};
 use crate::kafka::worker::WorkerWindow;
 use crate::metrics::{self, Exporter, Format};
 use crate::partition::PartitionId;
-use crate::pipeline::{Counters, HeldPartition, PauseCause};
+use crate::pipeline::{Counters, PauseCause};
 use crate::rejection::RejectionReason;
 use crate::time::{EventTime, MonoTime};
 
@@ -287,31 +288,6 @@ impl Report {
         *last = *now;
     }
 
-    /// Not ready while the breaker of the dead letters holds a partition (FS-44).
-    fn dead_letters_check(&self) -> Check {
-        let held: Vec<String> = self
-            .workers
-            .iter()
-            .flat_map(|window| window.seen().held_partitions.clone())
-            .map(|held| {
-                let reason = held.reason.map_or("invalid", RejectionReason::as_str);
-                format!("{} ({reason})", held.partition)
-            })
-            .collect();
-        Check {
-            name: "telemetry",
-            ok: held.is_empty(),
-            detail: if held.is_empty() {
-                String::new()
-            } else {
-                format!(
-                    "most records are invalid, held partitions: {}",
-                    held.join(", ")
-                )
-            },
-        }
-    }
-
     fn totals(&self) -> Value {
         let all: Vec<Counters> = self
             .workers
@@ -400,17 +376,6 @@ fn add_counters(now: &Counters, last: &Counters) {
 
 fn since(held_for: Duration) -> String {
     Clock::wall().minus(held_for).to_string()
-}
-
-/// A partition that the breaker of the dead letters holds.
-fn held_json(held: &HeldPartition) -> Value {
-    let now = Clock::mono();
-    json!({
-        "partition": held.partition.0,
-        "since": since(now.since(held.since)),
-        "reason": held.reason.map(RejectionReason::as_str),
-        "next_probe": held.probe_at.map(|at| Clock::wall().plus(at.since(now)).to_string()),
-    })
 }
 
 fn gate_json(status: &GateStatus) -> Value {
@@ -512,7 +477,7 @@ impl Source for Report {
                 format!("{turning} of {} turn", self.workers.len())
             },
         };
-        vec![cluster, bootstrap, workers, self.dead_letters_check()]
+        vec![cluster, bootstrap, workers, held::check(&self.workers)]
     }
 
     fn status(&self) -> Value {
@@ -531,7 +496,7 @@ impl Source for Report {
                 "paused": seen.paused.iter().map(|(cause, count)| {
                     (cause.as_str().to_owned(), (*count).into())
                 }).collect::<serde_json::Map<_, _>>(),
-                "held_as_invalid": seen.held_partitions.iter().map(held_json).collect::<Vec<_>>(),
+                "held_as_invalid": seen.held_partitions.iter().map(held::status).collect::<Vec<_>>(),
                 "batches_refused": seen.batches_refused,
                 "out_of_range": { "times": seen.out_of_range, "records_lost": seen.out_of_range_lost },
             })

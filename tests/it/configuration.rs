@@ -93,6 +93,13 @@ const ROWS: &[(&str, &str, &str)] = &[
         "must be \"auto\", \"same\" or \"key\"",
     ),
     ("dead_letter.topic", "..", "or \"\" for none"),
+    ("dead_letter.breaker_percent", "100", "percent from 0 to 99"),
+    ("dead_letter.breaker_records", "9", "records from 10"),
+    (
+        "dead_letter.breaker_retry_ms",
+        "30s",
+        "a whole number of ms",
+    ),
     ("gate.match", "newest", "must be \"event\" or \"latest\""),
     ("gate.settle_margin_ms", "-1", "a whole number of ms from 0"),
     (
