@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, GuardedTime};
@@ -45,6 +45,9 @@ const RESTARTS_MAX: usize = 5;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 /// How long a worker that failed is left alone.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the process may go on after the drain's own bound: commits, leaving the group, closing its clients.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Why the daemon ended with exit code 1.
 #[derive(Debug)]
@@ -136,8 +139,7 @@ pub fn run(config: &Config, handle: &Handle) -> Result<(), RunError> {
     ));
     runtime.spawn(signals(handle.shutdown.clone()));
 
-    let ended =
-        Daemon::start(config, handle.shutdown.clone(), Arc::clone(&report)).and_then(Daemon::watch);
+    let ended = run_bounded(config, &handle.shutdown, report);
     // A receiver that is gone = the server has ended by itself.
     stop_http.send(true).ok();
     if runtime.block_on(serving).is_err() {
@@ -145,6 +147,40 @@ pub fn run(config: &Config, handle: &Handle) -> Result<(), RunError> {
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
+}
+
+/// Runs the daemon in a thread of its own, which is left behind where it does not end in time once it was told to: a
+/// broker that stands still answers none of a client's last questions, and the client waits for each (FS-72).
+fn run_bounded(config: &Config, shutdown: &Shutdown, report: Arc<Report>) -> Result<(), RunError> {
+    let (config, stop) = (config.clone(), shutdown.clone());
+    let bound = config.shutdown.drain_timeout + FAREWELL;
+    let (tell, told) = bounded(1);
+    let body = move || {
+        let ended = Daemon::start(&config, stop, report).and_then(Daemon::watch);
+        drop(tell.send(ended));
+    };
+    drop(spawn("daemon", body)?);
+    let mut asked_at = None;
+    loop {
+        match told.recv_timeout(Duration::from_millis(100)) {
+            Ok(ended) => return ended,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(RunError::new("the daemon panicked"));
+            }
+        }
+        if shutdown.is_requested() {
+            let now = Clock::mono();
+            if now.since(*asked_at.get_or_insert(now)) >= bound {
+                return Err(RunError::new(format!(
+                    "not drained within {} s (`shutdown.drain_timeout_ms` and {} s): the cluster does not answer; what is \
+                     not committed will be written again",
+                    bound.as_secs(),
+                    FAREWELL.as_secs()
+                )));
+            }
+        }
+    }
 }
 
 fn rdkafka_version() -> (i32, String) {
@@ -256,6 +292,10 @@ impl Daemon {
             return Ok(());
         };
         let mut failure = daemon.turn_until_end().err();
+        if let Some(failure) = &failure {
+            // Told at the end too, but that may never come.
+            tracing::error!(%failure, "draining");
+        }
         daemon.shutdown.request();
         daemon.report.enter(Phase::Draining);
         for slot in &daemon.workers {

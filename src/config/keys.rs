@@ -503,7 +503,7 @@ pub const KEYS: &[Key] = &[
         10_000,
         (0, 10 * MINUTE),
         "ms",
-        "how long output in flight is waited for at a stop or a revoke; at most the session timeout (10 s unless set)",
+        "how long output in flight is waited for at a stop or a revoke; at most the session timeout (10 s unless set); 10 s later the process ends, whatever its brokers do",
     ),
 ];
 

@@ -12,6 +12,7 @@ mod geometry_data;
 
 mod bad_input;
 mod broker;
+mod broker_faults;
 mod check;
 mod configuration;
 mod fuzz;

@@ -6,10 +6,12 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use super::daemon::signal;
+use super::daemon::{eventually, signal};
 
 static BOOTSTRAP: LazyLock<Option<String>> = LazyLock::new(|| {
     let address = std::env::var("RINGFENCE_TEST_KAFKA").ok();
@@ -96,11 +98,26 @@ impl Cluster {
         self.script(&["up"]);
     }
 
-    /// Sends a broker a signal by name (`STOP`, `CONT`); nodes count from 1.
-    pub(crate) fn signal(&self, node: u16, name: &str) {
+    fn pid(&self, node: u16) -> u32 {
         let file = self.folder.path().join(format!("kafka/node-{node}/pid"));
         let pid = std::fs::read_to_string(file).expect("a running node has a pid");
-        signal(pid.trim().parse().expect("a pid is a number"), name);
+        pid.trim().parse().expect("a pid is a number")
+    }
+
+    /// Sends a broker a signal by name (`STOP`, `CONT`); nodes count from 1.
+    pub(crate) fn signal(&self, node: u16, name: &str) {
+        signal(self.pid(node), name);
+    }
+
+    /// Ends a broker by a signal (`TERM`, `KILL`), and waits until it is gone; [`Self::up`] starts it again.
+    pub(crate) fn end(&self, node: u16, name: &str) {
+        let process = PathBuf::from(format!("/proc/{}", self.pid(node)));
+        self.signal(node, name);
+        eventually("the broker ends", Duration::from_secs(60), || {
+            // A child of nobody who waits for it stays as a zombie, without a command line.
+            let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            line.is_empty().then_some(())
+        });
     }
 }
 
