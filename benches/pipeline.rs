@@ -108,6 +108,7 @@ fn index() -> Arc<Index> {
         .collect();
     let rules = BuildRules {
         history_bytes_max: 1 << 29,
+        filing: false,
     };
     let as_of = EventTime::clamped(EVENT_TIME);
     let built = Index::empty(EngineKind::Rtree).promote(&changes, as_of, &rules);

@@ -2,7 +2,7 @@
 
 use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::geometry::ShapeRules;
-use ringfence::index::{EngineKind, Hits, Index};
+use ringfence::index::{BuildRules, EngineKind, Hits, Index};
 use ringfence::partition::RecordPosition;
 use ringfence::time::EventTime;
 use ringfence::zone::StagedChange;
@@ -62,8 +62,13 @@ pub(crate) fn bootstrap() -> Index {
                 .enumerate()
                 .map(|(place, value)| staged(first + place, value, &rules))
                 .collect();
+            // As the gate does it: all but the last part are filed only.
+            let rules = BuildRules {
+                filing: first + count < zones,
+                ..support::RULES
+            };
             index = index
-                .promote(&changes, EventTime::clamped(0), &support::RULES)
+                .promote(&changes, EventTime::clamped(0), &rules)
                 .expect("it builds")
                 .index;
         });

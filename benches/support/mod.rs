@@ -22,6 +22,7 @@ use ringfence::zone::{StagedChange, Zone, ZoneChange, ZoneId};
 /// Forgets no history.
 pub const RULES: BuildRules = BuildRules {
     history_bytes_max: usize::MAX,
+    filing: false,
 };
 
 /// A small generator (xorshift64*); a benchmark must see the same world in every run.

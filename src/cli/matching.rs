@@ -335,6 +335,7 @@ impl Matcher {
     ) -> Result<Self, Failure> {
         let rules = BuildRules {
             history_bytes_max: usize::MAX,
+            filing: false,
         };
         let built = Index::empty(engine)
             .promote(&zones.changes, EventTime::MAX, &rules)

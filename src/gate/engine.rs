@@ -34,6 +34,14 @@ struct Published {
     degraded: Degraded,
 }
 
+/// A build under way.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+struct InFlight {
+    number: u64,
+    /// Whether it makes an index that can be asked of one that was only filed into.
+    is_first_search: bool,
+}
+
 /// The zones side of one shard.
 #[derive(Debug)]
 pub struct Gate {
@@ -49,8 +57,8 @@ pub struct Gate {
     margin: Margin,
     staging: Staging,
     promotion: Option<Promotion>,
-    /// The number of the promotion's build; `None` while it waits to be tried again.
-    in_flight: Option<u64>,
+    /// The promotion's build; `None` while it waits to be tried again.
+    in_flight: Option<InFlight>,
     builds: u64,
     /// All changes taken from the staging are in here; not visible yet where it differs from the published one.
     index: Arc<Index>,
@@ -60,6 +68,8 @@ pub struct Gate {
     /// Here the index at hand has no zone in force, as was found.
     no_zones_at: Option<EventTime>,
     starting_over: bool,
+    /// Reading from the start, each part is built as it comes: the one build at the end has failed, and finds no culprit.
+    builds_in_parts: bool,
     /// Published indexes in memory.
     live_snapshots: usize,
     newest_stamp: Option<EventTime>,
@@ -103,6 +113,7 @@ impl Gate {
             published: None,
             no_zones_at: None,
             starting_over: false,
+            builds_in_parts: false,
             live_snapshots: 0,
             newest_stamp: None,
             clock_difference_ms: None,

@@ -100,6 +100,13 @@ impl Promotion {
         self.index = Arc::new(built.index);
     }
 
+    /// Whether one more failure of this part is one too many.
+    pub(super) fn has_failed_for_good(&self) -> bool {
+        self.parts
+            .front()
+            .is_some_and(|part| part.tries + 1 >= TRIES)
+    }
+
     /// Takes note of a failure; gives the change at fault once it is found, which is no part of the promotion any more.
     pub(super) fn failed(&mut self, now: MonoTime) -> Option<StagedChange> {
         self.failures_in_row += 1;

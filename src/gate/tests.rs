@@ -969,3 +969,105 @@ fn a_refused_change_is_not_listed_where_a_good_one_of_its_zone_has_followed() {
     assert_eq!(shard.gate.status().rejected_zone_count, 0);
     assert_eq!(shard.zones(0.5, 10_749), ["base", "mended"]);
 }
+
+fn staging_of_four() -> GateConfig {
+    GateConfig {
+        staging_max: 4,
+        ..GateConfig::default()
+    }
+}
+
+#[test]
+fn a_bootstrap_files_what_it_reads_and_builds_the_index_once_at_its_end() {
+    let mut shard = Shard::with(1, None, staging_of_four());
+    shard.hold_builds = true;
+    let (mut filed, mut built) = (0, 0);
+    let mut run = |shard: &mut Shard| {
+        while let Some(request) = shard.builds.pop() {
+            filed += usize::from(request.rules.filing);
+            built += usize::from(!request.rules.filing);
+            shard.tell(GateInput::Built(request.number, request.run()));
+        }
+    };
+    for n in 0..25 {
+        let id = format!("z{n}");
+        shard.change(0, 1_000 + n, &id, zone(&id, 0.0), None);
+        run(&mut shard);
+    }
+    assert!(shard.published.is_none());
+    shard.round(10_000, None);
+    run(&mut shard);
+    assert_eq!(shard.zones(0.5, 9_749).len(), 25);
+    assert!(filed > 5, "{filed}");
+    assert_eq!(built, 1);
+}
+
+#[test]
+fn a_bootstrap_whose_one_build_fails_reads_again_and_finds_the_culprit_in_parts() {
+    let mut shard = Shard::with(1, None, staging_of_four());
+    shard.hold_builds = true;
+    // Only where it is looked for by position: what is filed is not looked at.
+    let run = |shard: &mut Shard| {
+        while let Some(request) = shard.builds.pop() {
+            let has_bad = |request: &BuildRequest| {
+                let named = |change: &crate::zone::StagedChange| change.zone_id.as_str() == "z3";
+                let filed = request.index.timeline("z3");
+                let is_filed =
+                    filed.is_some_and(|all| all.entries().iter().any(|e| e.slot().is_some()));
+                !request.rules.filing
+                    && (request.changes().iter().any(|change| {
+                        named(change) && matches!(change.change, ZoneChange::Upsert(_))
+                    }) || (is_filed && !request.index.is_searchable()))
+            };
+            let result = if has_bad(&request) {
+                Err(BuildFailure {
+                    zone: None,
+                    detail: "planted".into(),
+                })
+            } else {
+                request.run()
+            };
+            shard.tell(GateInput::Built(request.number, result));
+        }
+    };
+    for _ in 0..2 {
+        shard.next_offset = vec![0];
+        for n in 0..12 {
+            let id = format!("z{n}");
+            shard.change(0, 1_000 + n, &id, zone(&id, 0.0), None);
+            run(&mut shard);
+        }
+        for wait in 0..40 {
+            shard.round(10_000 + wait * 2_000, None);
+            run(&mut shard);
+            if shard
+                .effects
+                .iter()
+                .any(|effect| matches!(effect, GateEffect::StartOver(_)))
+            {
+                break;
+            }
+        }
+        if shard.published.is_some() {
+            break;
+        }
+        assert!(
+            matches!(
+                shard.effects[..],
+                [GateEffect::StartOver(_)] | [GateEffect::PauseZones, .., GateEffect::StartOver(_)]
+            ),
+            "{:?}",
+            shard.effects
+        );
+        shard.effects.clear();
+    }
+    let as_of = shard.as_of().expect("published in the end");
+    let zones = shard.zones(0.5, as_of);
+    assert_eq!(zones.len(), 11);
+    assert!(!zones.contains(&"z3".to_owned()));
+    assert!(
+        shard.letters().is_empty(),
+        "of a bootstrap they are listed only"
+    );
+    assert_eq!(shard.gate.status().rejected_zone_count, 1);
+}

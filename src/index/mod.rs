@@ -95,6 +95,8 @@ pub struct Index {
     history: history::History,
     in_force_count: usize,
     area_bytes: usize,
+    /// Whether the engine has what the versions have.
+    is_searchable: bool,
 }
 
 impl std::fmt::Debug for Index {
@@ -119,6 +121,7 @@ impl Index {
             history: history::History::default(),
             in_force_count: 0,
             area_bytes: 0,
+            is_searchable: true,
         }
     }
 
@@ -126,6 +129,12 @@ impl Index {
     #[must_use]
     pub fn engine(&self) -> EngineKind {
         self.kind
+    }
+
+    /// Whether it can be asked for positions: not so after a build that only filed its changes ([`BuildRules::filing`]).
+    #[must_use]
+    pub fn is_searchable(&self) -> bool {
+        self.is_searchable
     }
 
     /// Answers a batch.
@@ -147,6 +156,7 @@ impl Index {
     }
 
     fn find(&self, query: &Query, slots: &mut Vec<VersionSlot>) {
+        debug_assert!(self.is_searchable, "nobody asks an index in the making");
         let from = slots.len();
         self.engine.candidates(query, |slot| {
             if let Some(version) = self.versions.get(slot)

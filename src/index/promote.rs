@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::history::is_alive;
-use super::rtree::Entry;
+use super::rtree::{Entry, Rtree};
 use super::timeline::{Ruler, TimelineEntry};
 use super::versions::{ZoneVersion, zone_byte_len};
 use super::{Index, VersionSlot};
@@ -17,6 +17,10 @@ use crate::zone::{StagedChange, ZoneChange, ZoneId};
 pub struct BuildRules {
     /// Most bytes of versions that have ended (`gate.history_bytes`).
     pub history_bytes_max: usize,
+    /// Only files the changes: the versions are kept, and nothing can be found by position before a build that does not
+    /// file. For what is read from the log's start, where nobody asks before the end: one build then costs far less than
+    /// one for each part (DESIGN 4, *Bootstrap*).
+    pub filing: bool,
 }
 
 /// What a build found out beside the index.
@@ -93,15 +97,29 @@ impl Index {
             report,
             ..
         } = next;
+        let was_searchable = std::mem::replace(&mut index.is_searchable, !rules.filing);
         let Index {
             engine, versions, ..
         } = &mut index;
-        engine.add(entries, versions, as_of);
-        index.validate(&changed)?;
+        if rules.filing {
+            *engine = Rtree::default();
+            // No tree refers to any slot.
+            versions.recycle();
+        } else if was_searchable {
+            engine.add(entries, versions, as_of);
+            index.validate(&changed)?;
+        } else {
+            *engine = Rtree::of(versions, as_of);
+            versions.recycle();
+            index.validate(index.timelines.keys())?;
+        }
         Ok(Built { index, report })
     }
 
-    fn validate(&self, changed: &BTreeSet<ZoneId>) -> Result<(), BuildFailure> {
+    fn validate<'a>(
+        &self,
+        changed: impl IntoIterator<Item = &'a ZoneId>,
+    ) -> Result<(), BuildFailure> {
         if self.engine.entry_count() < self.versions.len() {
             return Err(BuildFailure {
                 zone: None,

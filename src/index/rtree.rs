@@ -56,6 +56,18 @@ pub(super) struct Rtree {
 }
 
 impl Rtree {
+    /// All versions, packed at once.
+    pub(super) fn of(versions: &VersionTable, as_of: EventTime) -> Self {
+        let mut entries = Vec::with_capacity(versions.len());
+        for (slot, version) in versions.iter() {
+            let envelopes = version.zone().area.envelopes();
+            entries.extend(envelopes.iter().map(|envelope| Entry::new(envelope, slot)));
+        }
+        let mut engine = Self::default();
+        engine.pack(entries, versions, as_of);
+        engine
+    }
+
     /// Calls `candidate` for every slot whose envelope holds the position.
     pub(super) fn candidates(&self, query: &Query, mut candidate: impl FnMut(VersionSlot)) {
         let lon = query.position.lon;
@@ -102,7 +114,7 @@ impl Rtree {
         if versions.emptied_count() > 64 && versions.emptied_count() * 2 > total {
             let all = self.hot.drain(..).chain(self.past.drain(..)).collect();
             self.past_until = None;
-            self.pack(all, versions, as_of);
+            self.pack(entries_of(all), versions, as_of);
             versions.recycle();
             return;
         }
@@ -120,25 +132,25 @@ impl Rtree {
         }
         if !merged.is_empty() {
             merged.extend(self.hot.pop());
-            self.pack(merged, versions, as_of);
+            self.pack(entries_of(merged), versions, as_of);
         }
     }
 
-    /// Packs trees into one hot tree, and one of the past.
-    fn pack(&mut self, trees: Vec<Arc<RTree<Entry>>>, versions: &VersionTable, as_of: EventTime) {
+    /// Packs entries into one hot tree, and one of the past.
+    fn pack(&mut self, entries: Vec<Entry>, versions: &VersionTable, as_of: EventTime) {
         let cold_before = as_of.minus(HOT);
         let mut hot = Vec::new();
         let mut past = Vec::new();
-        for entry in trees.iter().flat_map(|tree| tree.iter()) {
+        for entry in entries {
             let Some(version) = versions.get(entry.slot) else {
                 continue;
             };
             match version.end() {
                 Some(end) if end <= cold_before => {
                     self.past_until = Some(self.past_until.map_or(end, |until| until.max(end)));
-                    past.push(*entry);
+                    past.push(entry);
                 }
-                _ => hot.push(*entry),
+                _ => hot.push(entry),
             }
         }
         if !hot.is_empty() {
@@ -164,4 +176,8 @@ impl Rtree {
             .map(|tree| tree.size())
             .sum()
     }
+}
+
+fn entries_of(trees: Vec<Arc<RTree<Entry>>>) -> Vec<Entry> {
+    trees.iter().flat_map(|tree| tree.iter()).copied().collect()
 }

@@ -14,6 +14,7 @@ use ringfence::zone::{StagedChange, Zone, ZoneChange, ZoneId};
 
 const UNBOUNDED: BuildRules = BuildRules {
     history_bytes_max: usize::MAX,
+    filing: false,
 };
 
 fn t(millis: i64) -> EventTime {
@@ -147,6 +148,7 @@ proptest! {
         changes in changes(),
         order in any::<u64>(),
         split in 1usize..6,
+        filed in 0usize..12,
     ) {
         let mut shuffled = changes.clone();
         // A reproducible shuffle: proptest prints `order` with a failure.
@@ -158,9 +160,14 @@ proptest! {
         let mut index = Index::empty(EngineKind::Rtree);
         let mut seen = Vec::new();
         let mut before: Option<(Index, Vec<StagedChange>)> = None;
-        for part in shuffled.chunks(split) {
-            before = Some((index.clone(), seen.clone()));
-            index = index.promote(part, t(0), &UNBOUNDED).expect("builds").index;
+        let parts = shuffled.chunks(split).count();
+        for (number, part) in shuffled.chunks(split).enumerate() {
+            if index.is_searchable() {
+                before = Some((index.clone(), seen.clone()));
+            }
+            // As in a bootstrap, the first ones may only be filed; the last one never is.
+            let rules = BuildRules { filing: number < filed.min(parts - 1), ..UNBOUNDED };
+            index = index.promote(part, t(0), &rules).expect("builds").index;
             seen.extend_from_slice(part);
         }
         for (at, instant) in probes() {
@@ -173,12 +180,13 @@ proptest! {
     }
 
     #[test]
-    fn a_bounded_history_is_exact_from_its_floor_on(changes in changes(), bytes in 0usize..3_000) {
+    fn a_bounded_history_is_exact_from_its_floor_on(changes in changes(), bytes in 0usize..3_000, filed in 0usize..12) {
         let mut index = Index::empty(EngineKind::Rtree);
         let mut floor = t(-1);
-        let rules = BuildRules { history_bytes_max: bytes };
+        let parts = changes.chunks(3).count();
         let mut as_of = t(0);
-        for part in changes.chunks(3) {
+        for (number, part) in changes.chunks(3).enumerate() {
+            let rules = BuildRules { history_bytes_max: bytes, filing: number < filed.min(parts - 1) };
             // As the gate does: what is still to come was committed after as_of.
             let newest = part.iter().map(|change| change.commit_time).max().expect("a part has changes");
             as_of = newest.minus(Duration::from_millis(1)).max(as_of);

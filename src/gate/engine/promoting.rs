@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::promotion::{Promotion, Step};
 use super::super::rejected::RejectedZone;
 use super::super::{BuildRequest, admission};
-use super::{Gate, GateEffect};
+use super::{Gate, GateEffect, InFlight};
 use crate::index::{BuildFailure, BuildRules, Built, Index};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::time::EventTime;
@@ -20,10 +20,9 @@ impl Gate {
         effects: &mut Vec<GateEffect>,
     ) {
         // A build from before a start over is nobody's any more.
-        if self.in_flight != Some(number) {
+        let Some(in_flight) = self.in_flight.take_if(|build| build.number == number) else {
             return;
-        }
-        self.in_flight = None;
+        };
         let promotion = self
             .promotion
             .as_mut()
@@ -39,6 +38,11 @@ impl Gate {
             }
             Err(failure) => {
                 self.counters.build_failures += 1;
+                if in_flight.is_first_search && promotion.has_failed_for_good() {
+                    // What is at fault may have been filed long ago. In parts it is found.
+                    self.builds_in_parts = true;
+                    return self.start_over(&[], effects);
+                }
                 if let Some(change) = promotion.failed(self.now.mono) {
                     self.refuse_built(&change, &failure, effects);
                 }
@@ -129,12 +133,18 @@ impl Gate {
         } else {
             match (self.low_watermark, self.staging.earliest()) {
                 (Some(low), Some(earliest)) if earliest <= low => self.staging.take_until(low),
-                _ => return,
+                _ => Vec::new(),
             }
         };
-        if !changes.is_empty() {
+        let is_to_be_searched = !self.index.is_searchable() && !self.is_filing();
+        if !changes.is_empty() || is_to_be_searched {
             self.promotion = Some(Promotion::new(self.index.clone(), changes));
         }
+    }
+
+    /// Whether what is read is only filed: from the start of the log, until every partition has met its proof.
+    fn is_filing(&self) -> bool {
+        self.is_reading_from_start() && self.low_watermark.is_none() && !self.builds_in_parts
     }
 
     /// Whether one more index may be in memory (DESIGN 6, *Reclamation*).
@@ -149,7 +159,11 @@ impl Gate {
         effects: &mut Vec<GateEffect>,
     ) {
         self.builds += 1;
-        self.in_flight = Some(self.builds);
+        let filing = self.is_filing();
+        self.in_flight = Some(InFlight {
+            number: self.builds,
+            is_first_search: !filing && !index.is_searchable(),
+        });
         effects.push(GateEffect::Build(BuildRequest {
             number: self.builds,
             index,
@@ -157,6 +171,7 @@ impl Gate {
             as_of: self.history_from(),
             rules: BuildRules {
                 history_bytes_max: self.config.history_bytes_max,
+                filing,
             },
         }));
     }

@@ -34,17 +34,16 @@ impl Gate {
         match &self.published {
             None => {
                 // The bootstrap is whole: one build at its end, nothing left that the watermark has passed.
-                let is_whole = self.low_watermark == Some(complete_to) && self.promotion.is_none();
-                if is_whole && self.has_zones_at(complete_to) {
+                if self.is_whole(complete_to) && self.has_zones_at(complete_to) {
                     self.end_bootstrap(complete_to);
                     self.publish_new(complete_to, degraded, effects);
                     effects.push(GateEffect::Bootstrapped);
                 }
             }
             Some(published) if self.starting_over => {
-                let is_whole = self.low_watermark == Some(complete_to) && self.promotion.is_none();
                 // Whether any zone is left is not asked again: if all were deleted meanwhile, that is the answer.
-                if is_whole && complete_to >= published.as_of && self.has_room() {
+                let reaches = complete_to >= published.as_of;
+                if self.is_whole(complete_to) && reaches && self.has_room() {
                     self.end_bootstrap(complete_to);
                     self.starting_over = false;
                     self.publish_new(complete_to, degraded, effects);
@@ -75,6 +74,13 @@ impl Gate {
                 }
             }
         }
+    }
+
+    /// Whether a reading from the start is through: nothing is left that the watermark has passed, and the index can be asked.
+    fn is_whole(&self, complete_to: EventTime) -> bool {
+        self.low_watermark == Some(complete_to)
+            && self.promotion.is_none()
+            && self.index.is_searchable()
     }
 
     /// Whether the bootstrap need not wait for a zone. Looks at all of them once for each `at`, and not again with every

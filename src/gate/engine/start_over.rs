@@ -55,7 +55,7 @@ impl Gate {
     }
 
     /// Reads everything anew, the `added` partitions too. What is published serves until the new reading has reached it.
-    fn start_over(&mut self, added: &[PartitionId], effects: &mut Vec<GateEffect>) {
+    pub(super) fn start_over(&mut self, added: &[PartitionId], effects: &mut Vec<GateEffect>) {
         self.counters.starts_over += 1;
         self.latest_t = self.now;
         for (partition, state) in &mut self.partitions {
