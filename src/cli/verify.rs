@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::interrupt::stop_on_signal;
-use super::{Context, Failure, Outcome};
+use super::{Context, Failure, Outcome, duration};
 use crate::clock::Clock;
 use crate::config::{Config, MatchMode, OnInvalidEvent, OnLate};
 use crate::geometry::OnInvalid;
@@ -46,6 +46,9 @@ pub struct Args {
     /// Audit while the daemon runs, until a signal.
     #[arg(long, conflicts_with = "against")]
     follow: bool,
+    /// While following, also report what was found so far, every so often.
+    #[arg(long, value_name = "D", requires = "follow", value_parser = duration)]
+    every: Option<Duration>,
     /// A duplicate is a failure.
     #[arg(long)]
     exactly_once: bool,
@@ -79,8 +82,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
         let stop = stop_on_signal()?;
         let mut follower =
             Follower::start(&settings, topics, rules, margin(&config)).map_err(failed)?;
+        let mut told_at = Clock::mono();
         while !stop.is_requested() {
             follower.turn().map_err(failed)?;
+            let now = Clock::mono();
+            if args.every.is_some_and(|every| now.since(told_at) >= every) {
+                told_at = now;
+                tell(&follower.report(), context);
+            }
         }
         context.note("reading to the ends of the topics");
         follower.finish().map_err(failed)?
@@ -203,6 +212,12 @@ fn ranges(admin: &Admin, topic: &str) -> Result<Ranges, EdgeError> {
     admin.offsets(topic, &admin.existing(topic)?.ids(), End::Stable)
 }
 
+/// What an output topic holds, open transactions included: offsets of a transaction may be readable before its outputs
+/// are, as each partition gets its mark by itself (KAFKA 0.6). To be read up to here is to know how those ended.
+fn output_ranges(admin: &Admin, topic: &str) -> Result<Ranges, EdgeError> {
+    admin.offsets(topic, &admin.existing(topic)?.ids(), End::Log)
+}
+
 /// What was committed, as the audit takes it.
 fn committed(admin: &Admin, topic: &str) -> Result<Vec<(PartitionId, Offset)>, EdgeError> {
     let committed = admin.committed(topic, &admin.existing(topic)?.ids())?;
@@ -221,11 +236,11 @@ fn at_once(
     context: &Context,
 ) -> Result<Report, EdgeError> {
     let committed = committed(admin, &topics.telemetry)?;
-    let enriched = ranges(admin, &topics.enriched)?;
+    let enriched = output_ranges(admin, &topics.enriched)?;
     let letters = topics
         .dead_letter
         .as_ref()
-        .map(|topic| ranges(admin, topic))
+        .map(|topic| output_ranges(admin, topic))
         .transpose()?;
     // After the outputs: every output's source is below this end.
     let telemetry = ranges(admin, &topics.telemetry)?;
@@ -351,9 +366,9 @@ impl Round {
             asked_at,
             committed,
             zones: ranges(admin, &topics.zones)?,
-            enriched: ranges(admin, &topics.enriched)?,
+            enriched: output_ranges(admin, &topics.enriched)?,
             letters: match &topics.dead_letter {
-                Some(topic) => ranges(admin, topic)?,
+                Some(topic) => output_ranges(admin, topic)?,
                 None => Vec::new(),
             },
         })

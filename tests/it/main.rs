@@ -33,5 +33,6 @@ mod simulation;
 mod support;
 mod tidy;
 mod tools;
+mod torture;
 mod witness;
 mod zone_files;

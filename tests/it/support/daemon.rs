@@ -88,6 +88,17 @@ impl Daemon {
 
     /// The same, with other values for some keys (`key=value`).
     pub fn start_with(config: &Path, folder: &Path, name: &str, values: &[&str]) -> Self {
+        Self::start_in(config, folder, name, values, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_in(
+        config: &Path,
+        folder: &Path,
+        name: &str,
+        values: &[&str],
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         let port = free_port();
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).expect("the test's folder is writable");
@@ -98,6 +109,7 @@ impl Daemon {
             .arg(format!("http.listen=127.0.0.1:{port}"))
             .args(values.iter().flat_map(|value| ["--set", value]))
             .arg("run")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file handle can be cloned"))
             .stderr(file)
@@ -183,6 +195,11 @@ impl Daemon {
         self.signal("TERM");
         let status = self.wait_exit(Duration::from_secs(30));
         assert_eq!(status.code(), Some(0), "a drained stop: {}", self.log());
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child can be waited for")
     }
 
     /// Waits for its end.

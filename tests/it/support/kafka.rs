@@ -39,6 +39,7 @@ pub(crate) fn bootstrap() -> Option<&'static str> {
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     port: u16,
+    proxied: Option<u16>,
     address: String,
     properties: &'static str,
 }
@@ -52,19 +53,27 @@ impl Cluster {
     /// Starts so many brokers with these lines of `server.properties` too.
     pub(crate) fn start_with(brokers: u16, properties: &'static str) -> Option<Self> {
         bootstrap()?;
+        Some(Self::start_at(free_ports(brokers * 2), brokers, None))
+    }
+
+    /// Starts so many brokers at these ports; with `proxied` they can also be reached through proxies from that port on.
+    pub(crate) fn start_at(port: u16, brokers: u16, proxied: Option<u16>) -> Self {
         let mut cluster = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
-            port: free_ports(brokers * 2),
+            port,
+            proxied,
             address: String::new(),
             properties,
         };
         cluster.address = cluster.script(&["up", "--brokers", &brokers.to_string()]);
-        Some(cluster)
+        cluster
     }
 
     fn script(&self, arguments: &[&str]) -> String {
+        let proxied = self.proxied.map(|port| port.to_string());
         let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka"))
             .args(arguments)
+            .args(proxied.iter().flat_map(|port| ["--proxied", port]))
             .arg("--port")
             .arg(self.port.to_string())
             .arg("--dir")
@@ -98,6 +107,7 @@ impl Cluster {
         self.script(&["up"]);
     }
 
+    /// The process of a broker.
     fn pid(&self, node: u16) -> u32 {
         let file = self.folder.path().join(format!("kafka/node-{node}/pid"));
         let pid = std::fs::read_to_string(file).expect("a running node has a pid");
@@ -119,6 +129,11 @@ impl Cluster {
             line.is_empty().then_some(())
         });
     }
+
+    /// The port of a broker's listener behind the proxies.
+    pub(crate) fn behind_proxy(&self, node: u16, brokers: u16) -> u16 {
+        self.port + 2 * brokers + node - 1
+    }
 }
 
 impl Drop for Cluster {
@@ -134,7 +149,7 @@ impl Drop for Cluster {
 }
 
 /// The first of so many neighbouring ports that were free a moment ago, below those that the system hands out.
-fn free_ports(count: u16) -> u16 {
+pub(crate) fn free_ports(count: u16) -> u16 {
     let begin = 11_000 + u16::try_from(std::process::id() % 8_000).expect("below 8,000");
     (begin..begin + 1_000)
         .step_by(usize::from(count))

@@ -252,20 +252,26 @@ impl Stage {
 
     /// Waits until this configuration's group has committed the telemetry topic to its ends.
     pub(crate) fn wait_committed(&self, group: &str, limit: Duration) {
+        eventually("the group has committed to the ends", limit, || {
+            self.has_committed(group).then_some(())
+        });
+    }
+
+    /// Whether the group has committed the telemetry topic to its ends; an answer that does not come is a no.
+    pub(crate) fn has_committed(&self, group: &str) -> bool {
         let settings = Settings::new(&self.settings.common["bootstrap.servers"], group);
         let admin = Admin::new(&settings, Duration::from_secs(20)).expect("plain settings");
         let topic = self.topic("telemetry");
-        let ids = admin.existing(&topic).expect("a topic").ids();
-        eventually("the group has committed to the ends", limit, || {
+        let ask = || {
+            let ids = admin.existing(&topic).ok()?.ids();
             let committed: BTreeMap<_, _> =
                 admin.committed(&topic, &ids).ok()?.into_iter().collect();
             let ends = admin.offsets(&topic, &ids, End::Stable).ok()?;
-            ends.iter()
-                .all(|(id, range)| {
-                    range.to.0 == 0 || committed.get(id).copied().flatten() == Some(range.to)
-                })
-                .then_some(())
-        });
+            Some(ends.iter().all(|(id, range)| {
+                range.to.0 == 0 || committed.get(id).copied().flatten() == Some(range.to)
+            }))
+        };
+        ask() == Some(true)
     }
 }
 
@@ -285,8 +291,21 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The last whole line that it has reported so far, and how many those are.
+    pub(crate) fn reported(&self) -> Option<(usize, Value)> {
+        let text = std::fs::read_to_string(&self.report).unwrap_or_default();
+        let whole = &text[..=text.rfind('\n')?];
+        let last = serde_json::from_str(whole.lines().last()?).expect("reports are JSON");
+        Some((whole.lines().count(), last))
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child can be waited for")
     }
 
     /// Waits for its end; gives its exit and its report.
@@ -294,9 +313,8 @@ impl Beside {
         let status = eventually("the command beside ends", limit, || {
             self.child.try_wait().expect("the child can be waited for")
         });
-        let report = std::fs::read(&self.report).unwrap_or_default();
-        let report = serde_json::from_slice(&report)
-            .unwrap_or_else(|why| panic!("{status}, {why}: {}", self.log()));
+        let report = self.reported();
+        let (_, report) = report.unwrap_or_else(|| panic!("{status}: {}", self.log()));
         (status, report)
     }
 

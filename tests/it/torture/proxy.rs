@@ -1,0 +1,178 @@
+//! A TCP proxy before one broker that cuts, slows and stalls: the network between Ringfence and Kafka.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+struct Link {
+    backend: u16,
+    delay_ms: AtomicU64,
+    is_stalled: AtomicBool,
+    is_closed: AtomicBool,
+    connections: Mutex<BTreeMap<u64, [TcpStream; 2]>>,
+}
+
+impl Link {
+    fn cut(&self) {
+        let all = std::mem::take(&mut *self.connections.lock().expect("no panic within"));
+        for stream in all.into_values().flatten() {
+            // It may be gone already.
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+
+    /// Carries one direction until either end closes.
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let delay = Duration::from_millis(self.delay_ms.load(Ordering::Relaxed));
+            if !delay.is_zero() {
+                std::thread::park_timeout(delay);
+            }
+            while self.is_stalled.load(Ordering::Relaxed) {
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+            if to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
+    }
+
+    fn serve(self: &Arc<Self>, number: u64, client: TcpStream) -> std::io::Result<()> {
+        let broker = TcpStream::connect(("127.0.0.1", self.backend))?;
+        client.set_nodelay(true)?;
+        broker.set_nodelay(true)?;
+        let ends = [client.try_clone()?, broker.try_clone()?];
+        self.connections
+            .lock()
+            .expect("no panic within")
+            .insert(number, ends);
+        let back = (broker.try_clone()?, client.try_clone()?);
+        let link = Arc::clone(self);
+        std::thread::spawn(move || link.pump(back.0, back.1));
+        let link = Arc::clone(self);
+        std::thread::spawn(move || {
+            link.pump(client, broker);
+            link.connections
+                .lock()
+                .expect("no panic within")
+                .remove(&number);
+        });
+        Ok(())
+    }
+}
+
+/// The proxy before one broker; closed when dropped.
+pub(super) struct Proxy {
+    link: Arc<Link>,
+    port: u16,
+}
+
+impl Proxy {
+    pub(super) fn start(port: u16, backend: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let link = Arc::new(Link {
+            backend,
+            delay_ms: AtomicU64::new(0),
+            is_stalled: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            connections: Mutex::new(BTreeMap::new()),
+        });
+        let served = Arc::clone(&link);
+        std::thread::spawn(move || {
+            for (number, client) in (0..).zip(listener.incoming()) {
+                if served.is_closed.load(Ordering::Acquire) {
+                    return;
+                }
+                // A broker that is down refuses: the client's connection is closed, as if it had asked itself.
+                if let Ok(client) = client {
+                    drop(served.serve(number, client));
+                }
+            }
+        });
+        Self { link, port }
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Cuts all connections there are.
+    pub(super) fn cut(&self) {
+        self.link.cut();
+    }
+
+    /// From now on everything comes so much later.
+    pub(super) fn delay(&self, delay: Duration) {
+        let millis = u64::try_from(delay.as_millis()).expect("a short time");
+        self.link.delay_ms.store(millis, Ordering::Relaxed);
+    }
+
+    /// From now on nothing passes, or all does again.
+    pub(super) fn stall(&self, is_stalled: bool) {
+        self.link.is_stalled.store(is_stalled, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.link.is_closed.store(true, Ordering::Release);
+        self.stall(false);
+        self.link.cut();
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a test may look at the clock")]
+fn a_proxy_carries_slows_stalls_and_cuts() {
+    let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = echo.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in echo.incoming() {
+            let mut client = client.unwrap();
+            std::thread::spawn(move || {
+                let mut byte = [0];
+                while let Ok(1) = client.read(&mut byte) {
+                    client.write_all(&byte).unwrap();
+                }
+            });
+        }
+    });
+    let proxy = Proxy::start(0, backend);
+    let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+    let mut ask = |byte: u8| {
+        let begun = std::time::Instant::now();
+        client.write_all(&[byte])?;
+        let mut answer = [0];
+        client.read_exact(&mut answer)?;
+        assert_eq!(answer[0], byte);
+        Ok::<_, std::io::Error>(begun.elapsed())
+    };
+    ask(1).unwrap();
+    proxy.delay(Duration::from_millis(60));
+    assert!(
+        ask(2).unwrap() >= Duration::from_millis(100),
+        "there and back"
+    );
+    proxy.delay(Duration::ZERO);
+    proxy.stall(true);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| ask(3).unwrap());
+        std::thread::park_timeout(Duration::from_millis(200));
+        assert!(!asked.is_finished(), "nothing passes");
+        proxy.stall(false);
+        asked.join().unwrap();
+    });
+    proxy.cut();
+    assert!(ask(4).is_err(), "the connection is cut");
+    let mut anew = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+    anew.write_all(&[5]).unwrap();
+    anew.read_exact(&mut [0]).unwrap();
+}
