@@ -53,11 +53,21 @@ impl Cluster {
     /// Starts so many brokers with these lines of `server.properties` too.
     pub(crate) fn start_with(brokers: u16, properties: &'static str) -> Option<Self> {
         bootstrap()?;
-        Some(Self::start_at(free_ports(brokers * 2), brokers, None))
+        Some(Self::start_at(
+            free_ports(brokers * 2),
+            brokers,
+            None,
+            properties,
+        ))
     }
 
     /// Starts so many brokers at these ports; with `proxied` they can also be reached through proxies from that port on.
-    pub(crate) fn start_at(port: u16, brokers: u16, proxied: Option<u16>) -> Self {
+    pub(crate) fn start_at(
+        port: u16,
+        brokers: u16,
+        proxied: Option<u16>,
+        properties: &'static str,
+    ) -> Self {
         let mut cluster = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             port,

@@ -15,6 +15,9 @@ use crate::support::daemon::eventually;
 use crate::support::kafka::Cluster;
 
 const BROKERS: u16 = 3;
+/// Leaders go home soon after their broker is back: one more move of them to bear.
+const PROPERTIES: &str =
+    "leader.imbalance.check.interval.seconds=10\nleader.imbalance.per.broker.percentage=0";
 /// How long a broker that was killed stays away: leaders move meanwhile.
 const AWAY: Duration = Duration::from_secs(3);
 /// How long the network is slow, or cut again and again.
@@ -69,7 +72,7 @@ impl Brokers {
     /// Starts them on ports from `port` on: twelve in all.
     pub(super) fn start(port: u16) -> Self {
         let proxied = port + 3 * BROKERS;
-        let cluster = Cluster::start_at(port, BROKERS, Some(proxied));
+        let cluster = Cluster::start_at(port, BROKERS, Some(proxied), PROPERTIES);
         let proxies = (1..=BROKERS)
             .map(|node| Proxy::start(proxied + node - 1, cluster.behind_proxy(node, BROKERS)))
             .collect();
