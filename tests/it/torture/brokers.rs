@@ -170,18 +170,12 @@ impl Brokers {
     pub(super) fn suffer(&self, fault: ClusterFault, names: &Names) {
         match fault {
             ClusterFault::KillBroker(target) => {
-                let node = self.node(target, names);
-                self.cluster.signal(node, "KILL");
+                self.cluster.end(self.node(target, names), "KILL");
                 pass(AWAY);
                 self.cluster.up();
             }
             ClusterFault::StopBroker(target) => {
-                let node = self.node(target, names);
-                let process = format!("/proc/{}", self.cluster.pid(node));
-                self.cluster.signal(node, "TERM");
-                eventually("the broker stops", PATIENCE, || {
-                    (!std::path::Path::new(&process).exists()).then_some(())
-                });
+                self.cluster.end(self.node(target, names), "TERM");
                 pass(AWAY);
                 self.cluster.up();
             }
