@@ -64,12 +64,13 @@ impl ProducerContext for Reports {
                 }
                 AckResult::Delivered
             }
-            Err((error, _)) => {
+            Err((error, message)) => {
                 let result = classify(error);
                 // The engine only hears that it failed; a purge is our own doing.
                 if !is_purge(error) {
-                    self.logged
-                        .error(error.clone(), "a record was not delivered");
+                    let what =
+                        format!("a record for topic `{}` was not delivered", message.topic());
+                    self.logged.error(error.clone(), &what);
                 }
                 result
             }

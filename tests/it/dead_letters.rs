@@ -244,6 +244,54 @@ fn fs_44_a_held_partition_is_seen_in_readiness_status_and_metrics() {
     assert_eq!(stage.read("enriched").len(), 100);
 }
 
+/// The whole daemon: it ends with 1, says which record and why, and a restart meets the same.
+#[test]
+fn fs_43_a_daemon_that_cannot_write_a_dead_letter_ends_and_names_the_record() {
+    for mode in ["at_least_once", "exactly_once"] {
+        let name = format!("closed-daemon-{mode}");
+        let Some(stage) = Stage::new(
+            &name,
+            &format!("[delivery]\nmode = \"{mode}\"\ninstance = \"{name}\""),
+        ) else {
+            return;
+        };
+        let text = std::fs::read_to_string(&stage.config).unwrap();
+        let text = text.replace("[zones]\n", "[zones]\nallow_empty = true\n");
+        std::fs::write(&stage.config, text).unwrap();
+        // Not even a letter without its record fits.
+        stage.create("dead", 1, &[("max.message.bytes", "100")]);
+        stage.create_topics(1, &[]);
+        let wall = Clock::wall().millis();
+        let records = (0..5).map(|number| match number {
+            3 => (Some(0), "k".to_owned(), "not json".to_owned()),
+            _ => (
+                Some(0),
+                "k".to_owned(),
+                format!(r#"{{"id":1,"ts":{wall},"lat":1,"lon":2}}"#),
+            ),
+        });
+        stage.write("telemetry", records);
+        for run in ["first", "second"] {
+            let mut daemon = stage.daemon(run);
+            let status = daemon.wait_exit(Duration::from_secs(90));
+            assert_eq!(status.code(), Some(1), "{mode} {run}: {}", daemon.log());
+            let log = daemon.log();
+            assert!(
+                log.contains("telemetry record 0:3") && log.contains("dead letter"),
+                "{log}"
+            );
+            let committed = stage
+                .admin
+                .committed(&stage.topic("telemetry"), &[PartitionId(0)]);
+            assert!(
+                committed.unwrap()[0].1 <= Some(Offset(3)),
+                "{mode} {run}: not past it"
+            );
+        }
+        assert!(stage.read("dead").is_empty());
+    }
+}
+
 /// Everything of a partition, as it stands there.
 fn records(settings: &Settings, stage: &Stage, suffix: &str) -> Vec<OwnedRecord> {
     let reader = TopicReader::all(settings, &stage.admin, &stage.topic(suffix)).unwrap();
