@@ -140,7 +140,7 @@ impl fmt::Display for StopReason {
             Self::OutOfRange(partition) => write!(
                 f,
                 "the reading position in partition {partition} of the zones topic is out of range: records were \
-                 deleted under it; restart to read it anew"
+                 deleted under it, or taken back by an unclean election; restart to read it anew"
             ),
             Self::PartitionGone(partition) => {
                 write!(f, "partition {partition} of the zones topic is gone: the topic was made again")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use ringfence::clock::Clock;
@@ -355,4 +356,79 @@ fn fs_66_three_brokers_that_go_away_and_restart_in_turn_cost_time_and_no_record(
 fn owned_count(daemon: &Daemon) -> Option<usize> {
     let status = daemon.status()?;
     Some(status["workers"][0]["partitions"].as_array()?.len())
+}
+
+/// The leader of a topic's only partition, and its other replica.
+fn replicas(cluster: &Cluster, topic: &str) -> (u16, u16) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.address());
+    let asker: BaseConsumer = config.create().unwrap();
+    let metadata = asker.fetch_metadata(Some(topic), LIMIT).unwrap();
+    let partition = &metadata.topics()[0].partitions()[0];
+    let leader = partition.leader();
+    let other = partition.replicas().iter().find(|id| **id != leader);
+    let node = |id: i32| u16::try_from(id).unwrap();
+    (node(leader), node(*other.unwrap()))
+}
+
+/// How far a process has read the zones partition.
+fn zones_read(daemon: &Daemon) -> Option<i64> {
+    daemon.status()?["gate"]["partitions"][0]["next_offset"].as_i64()
+}
+
+fn assert_stops(daemon: &mut Daemon, why: &str) {
+    let code = daemon.wait_exit(LIMIT).code();
+    assert_eq!(code, Some(1), "{}", daemon.log());
+    let log = daemon.log();
+    assert!(
+        log.lines()
+            .any(|line| line.starts_with("error: ") && line.contains(why)),
+        "{log}"
+    );
+}
+
+/// A replica that lacks the newest zones becomes the leader. One process sees the log end below what it has read. The
+/// other stands still until the new leader's log is longer than the old one was: the ends say nothing to it.
+#[test]
+fn fs_62_zones_that_an_unclean_election_took_back_stop_the_processes_that_had_read_them() {
+    let Some(cluster) = Cluster::start(3) else {
+        return;
+    };
+    let stage = Stage::on(cluster.address(), "unclean", "");
+    let properties = [
+        ("message.timestamp.type", "LogAppendTime"),
+        ("min.insync.replicas", "1"),
+        ("unclean.leader.election.enable", "true"),
+    ];
+    stage.create_replicated("zones", 1, 2, &properties);
+    for topic in ["telemetry", "enriched", "dead"] {
+        stage.create_replicated(topic, 1, 3, &[]);
+    }
+    let write_zones = |prefix: &str, count: usize| {
+        let ids = (0..count).map(|number| format!("{prefix}{number}"));
+        stage.write("zones", ids.map(|id| (Some(0), id.clone(), zone(&id))));
+    };
+    write_zones("kept", 5);
+    let (leader, lacking) = replicas(&cluster, &stage.topic("zones"));
+    cluster.end(lacking, "TERM");
+    write_zones("lost", 10);
+    let mut daemons = ["sees", "stands"].map(|name| stage.daemon(name));
+    for daemon in &mut daemons {
+        daemon.wait_ready();
+        eventually("it has read all", LIMIT, || {
+            (zones_read(daemon)? == 15).then_some(())
+        });
+    }
+    let [mut sees, mut stands] = daemons;
+    stands.signal("STOP");
+    cluster.signal(leader, "STOP");
+    cluster.up();
+    eventually("the other replica leads", LIMIT, || {
+        (replicas(&cluster, &stage.topic("zones")).0 == lacking).then_some(())
+    });
+    assert_stops(&mut sees, "ends at 5, below 15 that was read already");
+    write_zones("new", 15);
+    stands.signal("CONT");
+    assert_stops(&mut stands, "is out of range");
+    cluster.signal(leader, "CONT");
 }

@@ -22,7 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A record as a test looks at it.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
+    /// Empty where it is null, too.
     pub(crate) value: Vec<u8>,
+    pub(crate) is_null: bool,
     pub(crate) headers: BTreeMap<String, String>,
 }
 
@@ -223,6 +225,7 @@ impl Stage {
                 };
                 records.push(Record {
                     value: record.value.unwrap_or_default().to_vec(),
+                    is_null: record.value.is_none(),
                     headers: record
                         .headers
                         .iter()

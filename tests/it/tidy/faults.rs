@@ -95,7 +95,7 @@ const ROWS: &[Row] = &[
     row(59, "zones topic without its first records, or any", &[], ""),
     row(60, "zone changes during the bootstrap", &["i14_nothing_is_published_before_every_partition_has_met_its_first_proof"], ""),
     row(61, "telemetry offset out of range", &[], ""),
-    row(62, "log truncated by an unclean election", &["a_truncation_is_noticed_during_a_start_over_too"], "an unclean election of telemetry on real brokers: not yet"),
+    row(62, "log truncated by an unclean election", &["a_truncation_is_noticed_during_a_start_over_too"], "of telemetry on real brokers: not yet; its position is as the zones' one, and what it does when out of range is FS-61"),
     row(63, "topic deleted and made again", &[], ""),
     row(64, "more partitions", &["a_new_zones_partition_is_read_from_its_start", "start_latest_reads_what_comes_after_and_new_partitions_from_their_start", "a_new_partition_with_a_change_from_more_than_a_minute_ago_degrades_until_restart"], ""),
     row(65, "topic unknown at start", &["missing_topics_are_named"], ""),
