@@ -64,7 +64,7 @@ impl EdgeError {
         match self {
             Self::Settings(_) => false,
             Self::NoSuchTopic(_) | Self::TimedOut(_) => true,
-            Self::Cluster { source, .. } => source.rdkafka_error_code().is_some_and(is_transient),
+            Self::Cluster { source, .. } => code_of(source).is_some_and(is_transient),
         }
     }
 }
@@ -79,7 +79,7 @@ impl fmt::Display for EdgeError {
                     "topic `{topic}` does not exist; `ringfence topics create` makes it"
                 )
             }
-            Self::Cluster { doing, source } => match source.rdkafka_error_code() {
+            Self::Cluster { doing, source } => match code_of(source) {
                 Some(code) => write!(f, "{doing}: {code}"),
                 None => write!(f, "{doing}: {source}"),
             },
@@ -130,6 +130,14 @@ pub fn is_transient(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+/// The code of an error. rdkafka tells none of `AdminOp`, and whether to ask again hangs on it.
+fn code_of(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    }
+}
+
 /// The timestamp of a record from its milliseconds; one outside the years 0001 to 9999 is as good as none.
 fn record_timestamp(
     millis: i64,
@@ -149,5 +157,17 @@ pub(crate) fn timestamp_of(timestamp: Timestamp) -> RecordTimestamp {
         Timestamp::LogAppendTime(millis) => {
             record_timestamp(millis, Some(RecordTimestamp::LogAppend))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_that_a_broken_connection_ended_is_asked_again() {
+        let error = |code| EdgeError::cluster("ask")(KafkaError::AdminOp(code));
+        assert!(error(RDKafkaErrorCode::BrokerTransportFailure).is_retryable());
+        assert!(!error(RDKafkaErrorCode::TopicAuthorizationFailed).is_retryable());
     }
 }

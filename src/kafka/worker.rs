@@ -360,7 +360,10 @@ where
         const TRIES: usize = 6;
         let mut tries = 1;
         let committed = loop {
-            match self.member.committed(partitions) {
+            let begun = Clock::mono();
+            let answer = self.member.committed(partitions);
+            self.waited_since(begun);
+            match answer {
                 Err(error) if error.is_retryable() && tries < TRIES => tries += 1,
                 answer => break answer?,
             }
@@ -422,6 +425,7 @@ where
                 return Ok(());
             }
             std::thread::park_timeout(Duration::from_millis(1));
+            self.waited_since(now.mono);
         }
     }
 

@@ -7,6 +7,7 @@
 //!
 //! Pure: it says what to do next; the edge makes the calls and says how they ended.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use crate::time::MonoTime;
@@ -91,6 +92,42 @@ impl Cycle {
     }
 }
 
+/// Tells a process that stood still (stopped, frozen with its machine) from a worker that waited for a broker.
+///
+/// Who stood still for as long as the group waits has lost its partitions, and its name may be a successor's; who waited
+/// has not: the client's own threads went on. A wait is made of pieces, none as long as the limit.
+#[derive(Debug)]
+pub struct StandStill {
+    limit: Duration,
+    seen_at: Cell<MonoTime>,
+}
+
+impl StandStill {
+    /// Seen moving at `now`.
+    #[must_use]
+    pub fn new(limit: Duration, now: MonoTime) -> Self {
+        Self {
+            limit,
+            seen_at: Cell::new(now),
+        }
+    }
+
+    /// To be asked in every turn: for how long the process stood still since the last one, if for too long.
+    pub fn turned(&self, now: MonoTime) -> Option<Duration> {
+        let stood_still = now.since(self.seen_at.replace(now));
+        (stood_still >= self.limit).then_some(stood_still)
+    }
+
+    /// The worker waited from `begun` to `now`. It covers up nothing: neither a stand still before it nor one within.
+    pub fn waited(&self, begun: MonoTime, now: MonoTime) {
+        let is_short =
+            begun.since(self.seen_at.get()) < self.limit && now.since(begun) < self.limit;
+        if is_short {
+            self.seen_at.set(now);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +170,30 @@ mod tests {
         assert!(!cycle.aborted());
         cycle.committed();
         assert!(cycle.aborted());
+    }
+
+    #[test]
+    fn fs_32_waits_are_no_stand_still_and_hide_none() {
+        let still = StandStill::new(Duration::from_secs(6), at(0));
+        // Two answers of 5 s each.
+        still.waited(at(10), at(5_010));
+        still.waited(at(5_020), at(10_020));
+        assert_eq!(still.turned(at(10_030)), None);
+        assert_eq!(still.turned(at(16_029)), None);
+        assert_eq!(
+            still.turned(at(22_029)),
+            Some(Duration::from_secs(6)),
+            "nobody waited for anything"
+        );
+        still.waited(at(23_000), at(29_000));
+        assert!(
+            still.turned(at(29_000)).is_some(),
+            "no wait is as long as that: it was stopped within"
+        );
+        still.waited(at(36_000), at(36_100));
+        assert!(
+            still.turned(at(36_200)).is_some(),
+            "it was stopped before it began to wait"
+        );
     }
 }

@@ -80,16 +80,16 @@ fn admin(kafka: &Settings) -> Result<Admin, RunError> {
     Admin::new(kafka, ANSWER_WITHIN).map_err(RunError::new)
 }
 
-/// The properties; `None` also where a cluster leaves the question unanswered that it does not know (librdkafka's
-/// mock): it has answered others by now.
-fn properties(admin: &Admin, topic: &str) -> Result<Properties, EdgeError> {
-    match admin.properties(topic) {
-        Err(error) if error.is_retryable() => {
-            tracing::warn!(%error, topic, "the topic's configuration cannot be read");
-            Ok(None)
-        }
-        answer => answer,
-    }
+/// Asks until there is an answer what a topic's properties are; within it `None` where a cluster leaves that question
+/// unanswered (librdkafka's mock). A connection that breaks is no answer: a compacted zones topic taken for one that is not
+/// would promise answers that it no longer has.
+fn properties(
+    admin: &Admin,
+    topic: &str,
+    shutdown: &Shutdown,
+    report: &Report,
+) -> Result<Option<Properties>, RunError> {
+    ask(shutdown, report, || admin.properties(topic))
 }
 
 fn millis(properties: &Properties, name: &str) -> Option<Duration> {
@@ -120,7 +120,9 @@ pub(super) fn zones_facts(
     let Some(found) = ask(shutdown, report, || admin.existing(topic))? else {
         return Ok(None);
     };
-    let properties = properties(&admin, topic).map_err(RunError::new)?;
+    let Some(properties) = properties(&admin, topic, shutdown, report)? else {
+        return Ok(None);
+    };
     let text = |name: &str| {
         properties
             .as_ref()
@@ -146,7 +148,10 @@ pub(super) fn zones_facts(
         )));
     }
     let dead_letter = match &config.dead_letter.topic {
-        Some(topic) => Some((topic.clone(), max_message_bytes(&admin, topic)?)),
+        Some(topic) => match max_message_bytes(&admin, topic, shutdown, report)? {
+            Some(bytes) => Some((topic.clone(), bytes)),
+            None => return Ok(None),
+        },
         None => None,
     };
     let retention = millis(&properties, "delete.retention.ms").unwrap_or(DELETE_RETENTION);
@@ -310,9 +315,16 @@ pub(super) fn workers_plan(
     };
     pipeline.headers = config.enriched.headers;
     pipeline.partitioning = partitioning;
-    pipeline.enriched_max_bytes = max_message_bytes(&admin, &config.enriched.topic)?;
+    let max_bytes = |topic| max_message_bytes(&admin, topic, shutdown, report);
+    let Some(enriched_max_bytes) = max_bytes(&config.enriched.topic)? else {
+        return Ok(None);
+    };
+    pipeline.enriched_max_bytes = enriched_max_bytes;
     pipeline.dead_letter_max_bytes = match &config.dead_letter.topic {
-        Some(topic) => Some(max_message_bytes(&admin, topic)?),
+        Some(topic) => match max_bytes(topic)? {
+            Some(bytes) => Some(bytes),
+            None => return Ok(None),
+        },
         None => None,
     };
     pipeline.breaker = BreakerRules {
@@ -387,13 +399,19 @@ fn at_rules(config: &Config) -> AtRules {
     }
 }
 
-fn max_message_bytes(admin: &Admin, topic: &str) -> Result<usize, RunError> {
-    let properties = properties(admin, topic).map_err(RunError::new)?;
+fn max_message_bytes(
+    admin: &Admin,
+    topic: &str,
+    shutdown: &Shutdown,
+    report: &Report,
+) -> Result<Option<usize>, RunError> {
+    let Some(properties) = properties(admin, topic, shutdown, report)? else {
+        return Ok(None);
+    };
     let value = properties
         .as_ref()
         .and_then(|all| all.get("max.message.bytes"))
         .and_then(|one| one.value.as_ref());
-    Ok(value
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(MAX_MESSAGE_BYTES))
+    let bytes = value.and_then(|value| value.parse().ok());
+    Ok(Some(bytes.unwrap_or(MAX_MESSAGE_BYTES)))
 }

@@ -15,7 +15,7 @@ use crate::kafka::EdgeError;
 use crate::kafka::member::{GroupEvent, Start};
 use crate::kafka::transaction::{Call, Cure, cure};
 use crate::partition::{Offset, PartitionId, RecordPosition};
-use crate::pipeline::transaction::{Cycle, Step};
+use crate::pipeline::transaction::{Cycle, StandStill, Step};
 use crate::pipeline::{AckResult, Refusal, Zones};
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
@@ -43,11 +43,12 @@ pub(super) struct Transactions {
     refused: Vec<(RecordPosition, Refusal)>,
     /// What happened to the group while a call was repeated.
     pub(super) pending: Vec<GroupEvent>,
-    turned_at: MonoTime,
+    stand_still: StandStill,
 }
 
 impl Transactions {
     pub(super) fn new(settings: ExactlyOnce, interval: Duration) -> Self {
+        let stand_still = StandStill::new(settings.session_timeout, Clock::mono());
         Self {
             settings,
             cycle: Cycle::new(interval),
@@ -55,7 +56,7 @@ impl Transactions {
             broken: None,
             refused: Vec::new(),
             pending: Vec::new(),
-            turned_at: Clock::mono(),
+            stand_still,
         }
     }
 
@@ -130,8 +131,7 @@ where
         let is_advanced = self.engine.is_advanced();
         let in_flight = self.engine.in_flight_count();
         let transactions = self.open();
-        let stood_still = now.since(std::mem::replace(&mut transactions.turned_at, now));
-        if stood_still >= transactions.settings.session_timeout {
+        if let Some(stood_still) = transactions.stand_still.turned(now) {
             // Its partitions are others' and its name may be its successor's: to register it again would fence that one.
             return Err(WorkerError::StoodStill(stood_still));
         }
@@ -268,12 +268,15 @@ where
     /// unknown: new clients resolve it, and read back what is committed (FS-33, FS-34).
     fn call(&mut self, call: &Call<'_>) -> Result<Ended, WorkerError> {
         let begun = Clock::mono();
+        let mut now = begun;
         loop {
-            let error = match self.call_once(call) {
+            let answer = self.call_once(call);
+            self.waited_since(now);
+            let error = match answer {
                 Ok(()) => return Ok(Ended::Done),
                 Err(error) => error,
             };
-            let now = Clock::mono();
+            now = Clock::mono();
             let within = self.open().settings.transaction_timeout;
             match cure(&error) {
                 Cure::Abort => return Ok(Ended::MustAbort(error)),
@@ -285,9 +288,8 @@ where
             self.beat();
             let mut events = Vec::new();
             let polled = self.member.poll(&mut events);
-            let transactions = self.open();
-            transactions.pending.append(&mut events);
-            transactions.turned_at = Clock::mono();
+            self.open().pending.append(&mut events);
+            self.waited_since(now);
             polled?;
         }
     }
@@ -307,6 +309,13 @@ where
             doing: call.name().to_owned(),
             source: error,
         })
+    }
+
+    /// The worker waited for somebody else from `begun` until now: the process did not stand still.
+    pub(super) fn waited_since(&self, begun: MonoTime) {
+        if let Some(transactions) = &self.transactions {
+            transactions.stand_still.waited(begun, Clock::mono());
+        }
     }
 
     /// Takes an acknowledgement; one that is not of a delivery breaks the open transaction.

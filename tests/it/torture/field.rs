@@ -17,6 +17,8 @@ const FROZEN: Duration = Duration::from_secs(11);
 const STEPPED: Duration = Duration::from_secs(10);
 /// A drained stop while brokers are away, and a zombie's end.
 const ENDING: Duration = Duration::from_secs(60);
+/// For so long a thawed process that may go on is watched beside its successor.
+const WATCHED: Duration = Duration::from_secs(5);
 const READY: Duration = Duration::from_secs(180);
 
 /// One configuration, and whoever runs it.
@@ -244,9 +246,11 @@ impl Field {
                     );
                     self.tally.add("zombies ended", 1);
                 }
+                // At least once it is a member like any other, for ever.
+                None if self.mode == Mode::AtLeastOnce && now >= zombie.thaws_at + WATCHED => {
+                    zombie.daemon.signal("KILL");
+                }
                 None if now < zombie.thaws_at + ENDING => return true,
-                // At least once it is a member like any other.
-                None if self.mode == Mode::AtLeastOnce => zombie.daemon.signal("KILL"),
                 None => panic!("a zombie goes on: {}", zombie.daemon.log()),
             }
             Self::bury(&mut self.tally, &zombie.daemon);
