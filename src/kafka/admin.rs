@@ -17,6 +17,7 @@ use rdkafka::{Offset as RawOffset, TopicPartitionList};
 
 use super::EdgeError;
 use super::client::{Logged, PlainConsumer, Settings, create};
+use crate::clock::Clock;
 use crate::partition::{Offset, OffsetRange, PartitionId};
 
 /// The partitions of a topic in order, each with its leader's id, if it has one.
@@ -274,7 +275,24 @@ impl Admin {
             .options()
             .validate_only(only_check)
             .operation_timeout(Some(self.timeout));
-        self.one(&doing, wait(self.client.create_topics(&[topic], &options)))
+        self.one(&doing, wait(self.client.create_topics(&[topic], &options)))?;
+        if !only_check {
+            self.await_topic(spec);
+        }
+        Ok(())
+    }
+
+    /// The controller answers before all brokers have heard of a topic: what comes next would be told that there is none.
+    fn await_topic(&self, spec: &TopicSpec) {
+        let begun = Clock::mono();
+        while Clock::mono().since(begun) < self.timeout {
+            if let Ok(Some(topic)) = self.topic(&spec.name)
+                && i32::try_from(topic.partitions.len()) == Ok(spec.partitions)
+            {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
     }
 
     /// Deletes a topic.
