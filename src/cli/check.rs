@@ -18,7 +18,7 @@ use crate::kafka::permission::Questions;
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  ringfence -c ringfence.toml check\n  ringfence -c ringfence.toml check --offline      the configuration only\n\nExit 1 where there is a problem, 78 where the configuration is wrong. --json: a line for each finding."
+    after_help = "Examples:\n  ringfence -c ringfence.toml check\n  ringfence -c ringfence.toml check --offline      the configuration only"
 )]
 pub struct Args {
     /// Only the configuration; ask no cluster.

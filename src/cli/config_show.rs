@@ -8,9 +8,7 @@ use crate::config::render;
 
 /// Arguments of `config`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  ringfence -c ringfence.toml config show\n  ringfence config schema > ringfence.schema.json\n  ringfence config file > ringfence.toml"
-)]
+#[command(after_help = "Example:\n  ringfence -c ringfence.toml config show")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -19,10 +17,13 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// The effective configuration, secrets redacted, with where each value came from.
+    #[command(after_help = "Example:\n  ringfence -c ringfence.toml config show")]
     Show,
     /// JSON Schema of the file.
+    #[command(after_help = "Example:\n  ringfence config schema > ringfence.schema.json")]
     Schema,
     /// A file with every key, its default and what it does.
+    #[command(after_help = "Example:\n  ringfence config file > ringfence.toml")]
     File,
 }
 

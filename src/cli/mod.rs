@@ -8,6 +8,7 @@ pub mod completions;
 pub mod config_show;
 pub mod dead_letters;
 pub mod demo;
+mod help;
 mod interrupt;
 pub mod matching;
 pub mod run;
@@ -314,7 +315,7 @@ pub fn command() -> clap::Command {
         .find(|argument| argument.get_id() == SET)
         .expect("`Global` declares `set`")
         .clone();
-    with_argument(command, &set)
+    help::with_exits(with_argument(command, &set))
 }
 
 /// Gives the argument to every command below.

@@ -20,9 +20,7 @@ const GROWTH_BYTES: usize = 1 << 20;
 
 /// Arguments of `topics`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  ringfence topics create --dry-run\n  ringfence topics create --partitions 16 --replication 3\n  ringfence topics create --retention -1        for reprocessing: copied stamps may be old"
-)]
+#[command(after_help = "Example:\n  ringfence topics create --dry-run")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -31,6 +29,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Create what is missing; say what exists and differs.
+    #[command(
+        after_help = "Examples:\n  ringfence topics create --dry-run\n  ringfence topics create --partitions 16 --replication 3\n  ringfence topics create --retention -1        for reprocessing: copied stamps may be old"
+    )]
     Create(Shape),
 }
 

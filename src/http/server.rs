@@ -1,5 +1,8 @@
 //! The accept loop: bounded connections, a bounded time for a request's head, an end when told.
+//!
+//! A probe must get in whatever others do: where all connections are taken, the oldest is closed for the new one (FS-70).
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +11,8 @@ use std::time::Duration;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::AbortHandle;
 
 use super::{Source, router};
 
@@ -19,7 +23,7 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// How long one connection may live; it ends between two requests.
     pub connection_timeout: Duration,
-    /// Connections at once; further ones wait in the listener's backlog.
+    /// Connections at once; for a further one the oldest is closed.
     pub connections_max: usize,
 }
 
@@ -98,11 +102,8 @@ impl Server {
         let service = TowerToHyperService::new(router(source));
         let permits = Arc::new(Semaphore::new(self.limits.connections_max));
         let mut connections = tokio::task::JoinSet::new();
+        let mut oldest_first = VecDeque::new();
         loop {
-            let permit = tokio::select! {
-                permit = Arc::clone(&permits).acquire_owned() => permit.expect("the semaphore is never closed"),
-                () = stopped(&mut stop) => break,
-            };
             let stream = tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
@@ -115,9 +116,10 @@ impl Server {
                 },
                 () = stopped(&mut stop) => break,
             };
+            let permit = free_place(&permits, &mut oldest_first).await;
             let (service, limits, mut stop) = (service.clone(), self.limits, stop.clone());
             while connections.try_join_next().is_some() {}
-            connections.spawn(async move {
+            oldest_first.push_back(connections.spawn(async move {
                 let _permit = permit;
                 let connection = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -135,7 +137,7 @@ impl Server {
                 let _ = tokio::time::timeout(limits.head_timeout, connection)
                     .await
                     .is_ok();
-            });
+            }));
         }
         // A probe under way is answered; whoever dawdles is cut off.
         let all = async { while connections.join_next().await.is_some() {} };
@@ -143,6 +145,24 @@ impl Server {
             .await
             .is_ok();
     }
+}
+
+/// A permit for one more connection; where there is none, of the oldest that still lives. Answers are small and given at
+/// once, so that one has long had its own, or never asked for any.
+async fn free_place(
+    permits: &Arc<Semaphore>,
+    oldest_first: &mut VecDeque<AbortHandle>,
+) -> OwnedSemaphorePermit {
+    oldest_first.retain(|connection| !connection.is_finished());
+    if permits.available_permits() == 0
+        && let Some(oldest) = oldest_first.pop_front()
+    {
+        oldest.abort();
+    }
+    Arc::clone(permits)
+        .acquire_owned()
+        .await
+        .expect("the semaphore is never closed")
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

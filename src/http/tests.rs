@@ -190,7 +190,20 @@ async fn slow_client_is_cut_off_and_keeps_nobody_out() {
     let running = start(limits).await;
     let mut slow = TcpStream::connect(running.address).expect("connects");
     slow.write_all(b"GET /livez HT").expect("writes");
-    // It holds the only connection: the next one is served once the head's time is over.
+    // Of itself it is closed once the head's time is over.
+    let (mut slow, rest) = tokio::task::spawn_blocking(move || {
+        let rest = exchange(&mut slow, "");
+        (
+            TcpStream::connect(slow.peer_addr().expect("it was connected")),
+            rest,
+        )
+    })
+    .await
+    .map(|(again, rest)| (again.expect("connects"), rest))
+    .expect("no panic");
+    assert!(!rest.contains("200 OK"), "{rest}");
+    slow.write_all(b"GET /livez HT").expect("writes");
+    // It holds the only connection, and is closed for the next one.
     assert!(
         get_path(running.address, "/v1/status")
             .await
@@ -225,4 +238,111 @@ async fn told_to_stop_it_ends_although_a_client_stays() {
         .await
         .expect("ends in time")
         .expect("no panic");
+}
+
+#[tokio::test]
+async fn fs_70_two_thousand_sockets_that_send_half_a_request_or_nothing_keep_no_probe_out() {
+    const SOCKETS: usize = 2_000;
+    let limits = Limits::default();
+    let running = start(limits).await;
+    running.source.healthy.store(true, Ordering::Relaxed);
+    let address = running.address;
+    let attack = move || {
+        (0..SOCKETS)
+            .map(|number| {
+                let mut socket = TcpStream::connect(address).expect("connects");
+                if number % 2 == 0 {
+                    // Closed on already, perhaps.
+                    let _ = socket.write_all(b"GET /livez HTTP/1.1\r\nHo").is_ok();
+                }
+                socket
+            })
+            .collect::<Vec<_>>()
+    };
+    let sockets = tokio::task::spawn_blocking(attack).await.expect("no panic");
+    // Sooner than the head's time would give the first of them up, so not by that.
+    let probe = get_path(address, "/livez");
+    let answer = tokio::time::timeout(limits.head_timeout / 2, probe)
+        .await
+        .expect("the probe is let in at once");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let count_open = move || {
+        let is_open = |socket: &&TcpStream| {
+            socket.set_nonblocking(true).expect("a socket");
+            let peeked = socket.peek(&mut [0]);
+            peeked.is_err_and(|fault| fault.kind() == std::io::ErrorKind::WouldBlock)
+        };
+        let open = sockets.iter().filter(is_open).count();
+        (open, sockets)
+    };
+    let (open, sockets) = tokio::task::spawn_blocking(count_open)
+        .await
+        .expect("no panic");
+    assert!(
+        open <= limits.connections_max,
+        "{open} of {} are open",
+        sockets.len()
+    );
+}
+
+/// How much memory this process has, in bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages = statm.split(' ').nth(1).expect("resident pages");
+    pages.parse::<usize>().expect("a number") * 4_096
+}
+
+#[tokio::test]
+async fn fs_71_no_body_however_large_or_slow_is_waited_for_or_kept() {
+    let running = start(Limits::default()).await;
+    running.source.healthy.store(true, Ordering::Relaxed);
+    let address = running.address;
+    for (request, status) in [
+        // A gigabyte is announced, and comes slowly: here not at all.
+        (
+            "GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n",
+            "200",
+        ),
+        (
+            "POST /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n",
+            "405",
+        ),
+        (
+            "POST /v1/zones/at HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "404",
+        ),
+    ] {
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).expect("connects");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .expect("a socket");
+            stream.write_all(request.as_bytes()).expect("writes");
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).expect("answered at once");
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+        let answer = asked.await.expect("no panic");
+        assert_eq!(answer, format!("HTTP/1.1 {status}"), "{request}");
+    }
+    // What does come is not kept: half a gigabyte, or less where the server closes before.
+    let before = resident();
+    let sent = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).expect("connects");
+        let head = "POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 536870912\r\n\r\n";
+        stream.write_all(head.as_bytes()).expect("writes");
+        let part = vec![b'['; 1 << 20];
+        (0..512)
+            .take_while(|_| stream.write_all(&part).is_ok())
+            .count()
+    });
+    let sent = sent.await.expect("no panic");
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 128 << 20, "{grown} bytes for {sent} MiB sent");
+    let long = "1".repeat(20_000);
+    let answer = get_path(address, &format!("/v1/status?bbox={long}")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"),
+        "{answer}"
+    );
 }

@@ -318,7 +318,13 @@ impl Settings {
             config.set(name, value);
         }
         set(&mut config, promised);
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        // Whoever sets `debug` wants to see it (with `-v`: all of it is logged as debugging).
+        let is_debugged = config.get("debug").is_some_and(|what| !what.is_empty());
+        config.set_log_level(if is_debugged {
+            RDKafkaLogLevel::Debug
+        } else {
+            RDKafkaLogLevel::Warning
+        });
         config
     }
 }

@@ -21,6 +21,7 @@ use ringfence::telemetry::RecordRef;
 use crate::support::daemon::{Daemon, eventually};
 use crate::support::edge::{PATIENCE, World, valid, wait_for};
 use crate::support::in_process::{InProcess, TOPICS, cluster};
+use crate::support::stage::write_events;
 use crate::support::zones::rectangle;
 
 fn dead_letter_reasons(world: &World) -> Vec<String> {
@@ -270,24 +271,6 @@ fn file_for(cluster: &EmbeddedCluster, folder: &Path, drain_ms: u32) -> PathBuf 
     );
     std::fs::write(&path, text).unwrap();
     path
-}
-
-fn write_events(settings: &Settings, topic: &str, count: usize) {
-    let writer = TopicWriter::new(settings).unwrap();
-    let now = Clock::wall().millis();
-    for number in 0..count {
-        let value = format!(r#"{{"id":"v","ts":{now},"lat":0.5,"lon":0.5,"n":{number}}}"#);
-        let event = Outgoing {
-            topic,
-            partition: Some(PartitionId((number % 2) as i32)),
-            value: Some(value.as_bytes()),
-            ..Outgoing::default()
-        };
-        assert!(writer.send(&event, number).unwrap());
-    }
-    for _ in 0..count {
-        assert!(writer.receipt(PATIENCE).unwrap().outcome.is_ok());
-    }
 }
 
 #[test]

@@ -99,17 +99,43 @@ impl Daemon {
         values: &[&str],
         environment: &[(&str, PathBuf)],
     ) -> Self {
+        let values = values.iter().flat_map(|value| ["--set", value]);
+        let options: Vec<&str> = values.collect();
+        Self::spawn(config, folder, name, &options, environment)
+    }
+
+    /// The same with all of its log, and with these variables.
+    pub fn start_loud(
+        config: &Path,
+        folder: &Path,
+        name: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(name, value)| (*name, PathBuf::from(value)))
+            .collect();
+        Self::spawn(config, folder, name, &["-vv"], &environment)
+    }
+
+    fn spawn(
+        config: &Path,
+        folder: &Path,
+        name: &str,
+        options: &[&str],
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         let port = free_port();
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).expect("the test's folder is writable");
         let child = Command::new(binary())
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
             .arg("-c")
             .arg(config)
             .arg("--set")
             .arg(format!("http.listen=127.0.0.1:{port}"))
-            .args(values.iter().flat_map(|value| ["--set", value]))
+            .args(options)
             .arg("run")
-            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file handle can be cloned"))
             .stderr(file)
@@ -120,6 +146,11 @@ impl Daemon {
             http: SocketAddr::from(([127, 0, 0, 1], port)),
             log,
         }
+    }
+
+    /// Where it answers over HTTP.
+    pub fn http(&self) -> SocketAddr {
+        self.http
     }
 
     /// The process id.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use ringfence::clock::Clock;
 use ringfence::kafka::admin::{Admin, End, TopicSpec};
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::reader::TopicReader;
@@ -283,6 +284,25 @@ impl Drop for Stage {
         for topic in self.created.borrow().iter() {
             drop(self.admin.delete_topic(topic));
         }
+    }
+}
+
+/// Writes so many events of now, over two partitions.
+pub(crate) fn write_events(settings: &Settings, topic: &str, count: usize) {
+    let writer = TopicWriter::new(settings).unwrap();
+    let now = Clock::wall().millis();
+    for number in 0..count {
+        let value = format!(r#"{{"id":"v","ts":{now},"lat":0.5,"lon":0.5,"n":{number}}}"#);
+        let event = Outgoing {
+            topic,
+            partition: Some(PartitionId((number % 2) as i32)),
+            value: Some(value.as_bytes()),
+            ..Outgoing::default()
+        };
+        assert!(writer.send(&event, number).unwrap());
+    }
+    for _ in 0..count {
+        assert!(writer.receipt(PATIENCE).unwrap().outcome.is_ok());
     }
 }
 
