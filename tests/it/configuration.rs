@@ -107,7 +107,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "2s",
         "a whole number of ms from 0",
     ),
-    ("gate.proof", "marker", "must be \"end\", not \"marker\""),
+    (
+        "gate.proof",
+        "none",
+        "must be \"end\" or \"marker\", not \"none\"",
+    ),
     ("gate.proof_interval_ms", "0", "from 5 to"),
     (
         "gate.max_wait_ms",

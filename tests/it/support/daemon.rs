@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// The binary under test: the one built with the tests, or that of `$RINGFENCE_TEST_BINARY` (`scripts/acceptance` names the
@@ -39,14 +40,20 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// Sends a process a signal by name (`TERM`, `KILL`, `STOP`, `CONT`).
+/// Sends a process a signal by name (`TERM`, `INT`, `KILL`, `STOP`, `CONT`). Not by the `kill` of procps: a bare Debian
+/// lacks it.
 pub fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(pid.to_string())
-        .status()
-        .expect("`kill` is there");
-    assert!(status.success(), "signal {name} reaches process {pid}");
+    let signal = match name {
+        "TERM" => Signal::TERM,
+        "INT" => Signal::INT,
+        "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        other => panic!("no signal {other} here"),
+    };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a process id"), signal)
+        .unwrap_or_else(|error| panic!("signal {name} reaches process {pid:?}: {error}"));
 }
 
 /// Runs the binary to its end.

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use super::daemon::{eventually, signal};
@@ -159,12 +159,20 @@ impl Drop for Cluster {
 }
 
 /// The first of so many neighbouring ports that were free a moment ago, below those that the system hands out.
+///
+/// No port is given twice by one process: those of a cluster that is down are free, and yet its own.
 pub(crate) fn free_ports(count: u16) -> u16 {
-    let begin = 11_000 + u16::try_from(std::process::id() % 8_000).expect("below 8,000");
-    (begin..begin + 1_000)
+    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+    let mut next = NEXT.lock().unwrap();
+    let begin = next.unwrap_or_else(|| {
+        11_000 + u16::try_from(std::process::id() % 8_000).expect("below 8,000")
+    });
+    let first = (begin..begin + 1_000)
         .step_by(usize::from(count))
         .find(|first| {
             (*first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
         })
-        .expect("some neighbouring ports are free")
+        .expect("some neighbouring ports are free");
+    *next = Some(first + count);
+    first
 }
