@@ -175,10 +175,16 @@ impl Row<'_> {
     pub fn report(&self) {
         let value = self.value.median;
         let (must, aim, holds, sign) = match self.target {
-            Target::AtLeast(must, aim) => (Some(must), Some(aim), Some(value >= must), "≥ "),
-            Target::AtMost(must, aim) => (Some(must), Some(aim), Some(value <= must), "≤ "),
-            Target::None => (None, None, None, ""),
+            Target::AtLeast(must, aim) => (Some(must), Some(aim), value >= must, "≥ "),
+            Target::AtMost(must, aim) => (Some(must), Some(aim), value <= must, "≤ "),
+            Target::None => (None, None, false, ""),
         };
+        // A verdict that the next run may well turn round is none.
+        let clear = must.is_some_and(|must| {
+            let noise = self.value.noise.unwrap_or(0.0) / 100.0 * value.abs();
+            (value - must).abs() >= noise
+        });
+        let holds = clear.then_some(holds);
         let bound =
             |bound: Option<f64>| bound.map_or("–".to_owned(), |bound| format!("{sign}{bound}"));
         let line = format!(
@@ -189,7 +195,12 @@ impl Row<'_> {
             figure(value),
             bound(must),
             bound(aim),
-            holds.map_or("–", |holds| if holds { "yes" } else { "**no**" }),
+            match (must, holds) {
+                (None, _) => "–",
+                (_, None) => "unclear",
+                (_, Some(true)) => "yes",
+                (_, Some(false)) => "**no**",
+            },
             self.value
                 .noise
                 .map_or("–".to_owned(), |noise| format!("±{noise:.1} %")),

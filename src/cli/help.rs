@@ -5,7 +5,7 @@
 const ROWS: &[(&str, &str, &str)] = &[
     (
         "demo",
-        "0 the audit is clean, 1 it found something",
+        "0 the audit is clean, 1 it found something, 130/143 a second signal",
         "the verdict as one object",
     ),
     (
@@ -66,7 +66,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     (
         "config show",
         "0 right, 78 wrong configuration",
-        "the settings as one object",
+        "the settings as one array of {key, value, origin}",
     ),
     (
         "dead-letters list",

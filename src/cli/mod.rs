@@ -131,8 +131,6 @@ pub enum Outcome {
     Done,
     /// It looked for something and found it, or said what went wrong in its report: exit 1.
     Found,
-    /// A second signal ended it at once: exit 128 + the signal's number.
-    Forced(u8),
 }
 
 /// Why a command did not do what it was asked.
@@ -278,7 +276,6 @@ pub fn main() -> ExitCode {
     match dispatch(cli.command, &context) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Found) => ExitCode::FAILURE,
-        Ok(Outcome::Forced(signal)) => ExitCode::from(128_u8.saturating_add(signal)),
         Err(failure) => {
             to_stderr(format_args!("error: {failure}"));
             match failure {
