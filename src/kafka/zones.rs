@@ -56,15 +56,27 @@ impl ZoneConsumer {
     /// What the client says against it.
     pub fn read_from_start(&self, partitions: &[PartitionId]) -> Result<(), EdgeError> {
         let doing = || format!("read topic `{}`", self.topic);
+        let forward_all = || {
+            for partition in partitions {
+                self.queue.forward(&self.topic, *partition);
+            }
+        };
         let consumer = self.queue.consumer();
         consumer.unassign().map_err(EdgeError::cluster(doing()))?;
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
-            self.queue.forward(&self.topic, *partition);
             list.add_partition_offset(&self.topic, partition.0, RawOffset::Beginning)
                 .map_err(EdgeError::cluster(doing()))?;
         }
-        consumer.assign(&list).map_err(EdgeError::cluster(doing()))
+        // Twice. Before: else the first assignment of all sends records to the consumer's own queue. And after: the stop
+        // of what was assigned until now runs behind `unassign`, on the client's thread, and takes the forwarding away
+        // (`rd_kafka_toppar_fetch_stop`); only `assign` is answered behind it. What came in between is moved here.
+        forward_all();
+        consumer
+            .assign(&list)
+            .map_err(EdgeError::cluster(doing()))?;
+        forward_all();
+        Ok(())
     }
 
     /// Serves the client's own events; to be called in every turn, also while nothing is taken (I9).
@@ -73,6 +85,13 @@ impl ZoneConsumer {
     /// What no waiting mends.
     pub fn serve(&self) -> Result<(), EdgeError> {
         match self.queue.consumer().poll(Duration::ZERO) {
+            // A partition's forwarding was lost: to drop its record would be to lose it.
+            Some(Ok(_)) => Err(EdgeError::cluster(format!(
+                "read topic `{}` past the shared queue",
+                self.topic
+            ))(KafkaError::MessageConsumption(
+                RDKafkaErrorCode::State,
+            ))),
             Some(Err(error)) if !error.rdkafka_error_code().is_some_and(is_transient) => Err(
                 EdgeError::cluster(format!("read topic `{}`", self.topic))(error),
             ),
@@ -123,5 +142,51 @@ impl ZoneConsumer {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::kafka::mock::EmbeddedCluster;
+    use crate::kafka::writer::{Outgoing, TopicWriter};
+
+    #[test]
+    fn read_from_the_start_again_and_again_each_record_is_met_each_time() {
+        let cluster = EmbeddedCluster::start(1).unwrap();
+        cluster.create_topic("zones", 3).unwrap();
+        let settings = Settings::new(&cluster.bootstrap_servers(), "g");
+        let writer = TopicWriter::new(&settings).unwrap();
+        for number in 0..6 {
+            let record = Outgoing {
+                topic: "zones",
+                partition: Some(PartitionId(number % 3)),
+                value: Some(b"{}"),
+                ..Outgoing::default()
+            };
+            assert!(writer.send(&record, 0).unwrap());
+            let receipt = writer.receipt(Duration::from_secs(20)).unwrap();
+            receipt.outcome.unwrap();
+        }
+        let mut reader = ZoneConsumer::new(&settings, "zones").unwrap();
+        let partitions: Vec<_> = (0..3).map(PartitionId).collect();
+        for round in 0..40 {
+            reader.read_from_start(&partitions).unwrap();
+            let mut met = [0; 3];
+            let begun = Clock::mono();
+            while met != [2; 3] {
+                reader.serve().unwrap();
+                reader
+                    .take(Duration::from_millis(10), |event| {
+                        if let ZoneEvent::Record(record) = event {
+                            met[record.partition.0 as usize] += 1;
+                        }
+                    })
+                    .unwrap();
+                let waited = Clock::mono().since(begun);
+                assert!(waited < Duration::from_secs(20), "round {round}: {met:?}");
+            }
+        }
     }
 }
