@@ -122,8 +122,8 @@ pub struct Admin {
     asker: PlainConsumer,
     member: PlainConsumer,
     timeout: Duration,
-    /// The cluster left the question for a topic's configuration unanswered.
-    tells_nothing: std::cell::Cell<bool>,
+    /// Whether the cluster is librdkafka's mock, once known.
+    is_embedded: std::cell::OnceCell<bool>,
 }
 
 /// How long a cluster may take to tell a topic's configuration.
@@ -140,7 +140,7 @@ impl Admin {
             asker: create(&settings.asker(), Logged::default())?,
             member: create(&settings.tool_consumer(), Logged::default())?,
             timeout,
-            tells_nothing: std::cell::Cell::new(false),
+            is_embedded: std::cell::OnceCell::new(),
         })
     }
 
@@ -192,6 +192,21 @@ impl Admin {
         Ok(metadata.brokers().len())
     }
 
+    /// Whether the cluster is librdkafka's mock: by its name. That one never compacts, and never says so.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn is_embedded(&self) -> Result<bool, EdgeError> {
+        if let Some(known) = self.is_embedded.get() {
+            return Ok(*known);
+        }
+        let id = self.asker.client().fetch_cluster_id(self.timeout);
+        let id = id.ok_or_else(|| EdgeError::TimedOut("ask for the cluster's id".to_owned()))?;
+        Ok(*self
+            .is_embedded
+            .get_or_init(|| id.starts_with("mockCluster")))
+    }
+
     /// The properties of a topic by name; `None` where the cluster does not tell (the mock, or no permission).
     ///
     /// # Errors
@@ -201,7 +216,8 @@ impl Admin {
         name: &str,
     ) -> Result<Option<BTreeMap<String, TopicProperty>>, EdgeError> {
         let doing = || format!("ask for the configuration of topic `{name}`");
-        if self.tells_nothing.get() {
+        // librdkafka waits for a broker that knows the question, and no mock does. Of others silence is no answer.
+        if self.is_embedded()? {
             return Ok(None);
         }
         let patience = self.timeout.min(DESCRIBE_PATIENCE);
@@ -222,17 +238,6 @@ impl Admin {
                     return Err(EdgeError::cluster(doing())(KafkaError::AdminOp(code)));
                 }
             },
-            // librdkafka waits for a broker that knows the question: the mock never does, and is not asked again.
-            Err(KafkaError::AdminOp(
-                RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::UnsupportedFeature,
-            )) => {
-                tracing::warn!(
-                    topic = name,
-                    "the cluster does not tell the topic's configuration"
-                );
-                self.tells_nothing.set(true);
-                return Ok(None);
-            }
             Err(error) => return Err(EdgeError::cluster(doing())(error)),
         };
         // Without the permission librdkafka hands out a resource without entries, and no error (seen on Kafka 4.1).

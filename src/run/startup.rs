@@ -80,9 +80,7 @@ fn admin(kafka: &Settings) -> Result<Admin, RunError> {
     Admin::new(kafka, ANSWER_WITHIN).map_err(RunError::new)
 }
 
-/// Asks until there is an answer what a topic's properties are; within it `None` where a cluster leaves that question
-/// unanswered (librdkafka's mock). A connection that breaks is no answer: a compacted zones topic taken for one that is not
-/// would promise answers that it no longer has.
+/// Asks until there is an answer what a topic's properties are; within it `None` where they are not told.
 fn properties(
     admin: &Admin,
     topic: &str,
@@ -99,6 +97,45 @@ fn millis(properties: &Properties, name: &str) -> Option<Duration> {
     Some(Duration::from_millis(
         u64::try_from(millis).unwrap_or(u64::MAX / 4),
     ))
+}
+
+/// The compaction lag of a topic; `None` where it is not compacted. What a cluster does not tell is taken for the worse
+/// (DESIGN 4: zero if unknown), so that no answer is called exact that the topic may have lost; the embedded one never compacts.
+fn compaction_lag(properties: &Properties, is_embedded: bool) -> Option<Duration> {
+    let policy = properties
+        .as_ref()
+        .and_then(|all| all.get("cleanup.policy")?.value.as_deref());
+    policy
+        .map_or(!is_embedded, |policy| policy.contains("compact"))
+        .then(|| millis(properties, "min.compaction.lag.ms").unwrap_or_default())
+}
+
+/// The compaction lag of the zones topic, unless it is too short for what may be scheduled.
+fn judged_lag(
+    config: &Config,
+    properties: &Properties,
+    is_embedded: bool,
+) -> Result<Option<Duration>, RunError> {
+    let topic = &config.zones.topic;
+    let lag = compaction_lag(properties, is_embedded);
+    if properties.is_none() && !is_embedded {
+        tracing::warn!(
+            topic,
+            "the cluster does not tell the topic's configuration (DescribeConfigs): taken for compacted without a lag, so \
+             events from before this start are `late`"
+        );
+    } else if let Some(lag) = lag
+        && lag < config.gate.max_schedule
+        && !config.gate.allow_short_lag
+    {
+        return Err(RunError::new(format!(
+            "topic `{topic}` is compacted with `min.compaction.lag.ms` = {} below `gate.max_schedule_ms` = {}: a \
+             scheduled change could vanish before it acts; raise the lag, or set `gate.allow_short_lag`",
+            lag.as_millis(),
+            config.gate.max_schedule.as_millis()
+        )));
+    }
+    Ok(lag)
 }
 
 /// Finds the zones topic, and refuses what cannot give right answers.
@@ -137,16 +174,10 @@ pub(super) fn zones_facts(
              `gate.create_time_margin_ms` to how far off its producers' clocks may be"
         )));
     }
-    let is_compacted = text("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
-    let lag = millis(&properties, "min.compaction.lag.ms").unwrap_or_default();
-    if is_compacted && lag < config.gate.max_schedule && !config.gate.allow_short_lag {
-        return Err(RunError::new(format!(
-            "topic `{topic}` is compacted with `min.compaction.lag.ms` = {} below `gate.max_schedule_ms` = {}: a \
-             scheduled change could vanish before it acts; raise the lag, or set `gate.allow_short_lag`",
-            lag.as_millis(),
-            config.gate.max_schedule.as_millis()
-        )));
-    }
+    let Some(is_embedded) = ask(shutdown, report, || admin.is_embedded())? else {
+        return Ok(None);
+    };
+    let compaction_lag = judged_lag(config, &properties, is_embedded)?;
     let dead_letter = match &config.dead_letter.topic {
         Some(topic) => match max_message_bytes(&admin, topic, shutdown, report)? {
             Some(bytes) => Some((topic.clone(), bytes)),
@@ -158,7 +189,7 @@ pub(super) fn zones_facts(
     Ok(Some(ZonesFacts {
         topic: ZonesTopic {
             partitions: found.ids(),
-            compaction_lag: is_compacted.then_some(lag),
+            compaction_lag,
             delete_retention: retention,
         },
         dead_letter,
@@ -414,4 +445,30 @@ fn max_message_bytes(
         .and_then(|one| one.value.as_ref());
     let bytes = value.and_then(|value| value.parse().ok());
     Ok(Some(bytes.unwrap_or(MAX_MESSAGE_BYTES)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::admin::TopicProperty;
+
+    #[test]
+    fn a_topic_whose_configuration_is_not_told_is_taken_for_compacted_without_a_lag() {
+        let told = |policy: &str| {
+            let property = |value: &str| TopicProperty {
+                value: Some(value.to_owned()),
+                is_set: true,
+            };
+            Some(BTreeMap::from([
+                ("cleanup.policy".to_owned(), property(policy)),
+                ("min.compaction.lag.ms".to_owned(), property("7000")),
+            ]))
+        };
+        let seven = Some(Duration::from_secs(7));
+        assert_eq!(compaction_lag(&told("delete"), false), None);
+        assert_eq!(compaction_lag(&told("compact"), false), seven);
+        assert_eq!(compaction_lag(&told("compact,delete"), false), seven);
+        assert_eq!(compaction_lag(&None, false), Some(Duration::ZERO));
+        assert_eq!(compaction_lag(&None, true), None);
+    }
 }
