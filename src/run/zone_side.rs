@@ -129,7 +129,8 @@ pub(super) struct ZoneSide {
     published_at: MonoTime,
     bootstrapped: bool,
     live_told: usize,
-    difference_told: Option<i64>,
+    /// What was told last: they differ by more than any margin covers.
+    clocks_differ: bool,
 }
 
 impl ZoneSide {
@@ -184,7 +185,7 @@ impl ZoneSide {
             published_at: MonoTime::default(),
             bootstrapped: false,
             live_told: 0,
-            difference_told: None,
+            clocks_differ: false,
         })
     }
 
@@ -242,18 +243,20 @@ impl ZoneSide {
             tracing::warn!(steps, t = %self.time.now().wall, wall = %Clock::wall(), "this host's clock stepped");
         }
         let status = self.gate.status();
-        let difference = status.clock_difference_ms;
-        if difference != self.difference_told {
-            self.difference_told = difference;
-            // More than the margin can ever cover: this clock or a broker's is wrong, or the topic is slow.
-            let most = self.settings.gate.settle_margin_max.as_millis() as u64;
-            if let Some(difference_ms) = difference
-                && difference_ms.unsigned_abs() > most
-            {
+        // More than the margin can ever cover: this clock or a broker's is wrong, or the topic is slow. Told when it begins and
+        // when it ends, however it wavers meanwhile.
+        let most = self.settings.gate.settle_margin_max.as_millis() as u64;
+        if let Some(difference_ms) = status.clock_difference_ms
+            && (difference_ms.unsigned_abs() > most) != self.clocks_differ
+        {
+            self.clocks_differ = !self.clocks_differ;
+            if self.clocks_differ {
                 tracing::warn!(
                     difference_ms,
                     "our clock and the newest stamp of the zones topic differ"
                 );
+            } else {
+                tracing::info!(difference_ms, "our clock and the zones topic's agree again");
             }
         }
         self.window.status.store(Some(Arc::new(status)));
