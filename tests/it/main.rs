@@ -27,6 +27,7 @@ mod metrics;
 mod mock_cluster;
 mod pipeline;
 mod pipeline_faults;
+mod planted;
 mod real_data;
 mod rebalance_faults;
 mod replay;

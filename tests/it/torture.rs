@@ -1,13 +1,14 @@
 //! The kill matrix (issue 4): three processes on a Kafka of three brokers, under faults that a seed decides, with the
 //! generator and the independent audit running along. Run it by `scripts/torture`.
 //!
-//! By its environment: `RINGFENCE_TORTURE_MODE` (`exactly_once`, `at_least_once`), `_MINUTES`, `_SEED`, `_PORT` (twelve
-//! from there on), and `RINGFENCE_TEST_BINARY`. Logs of all processes stay in `target/torture/`.
+//! By its environment: `RINGFENCE_TORTURE_MODE` (`exactly_once`, `at_least_once`), `_MINUTES`, `_SEED`, `_PROOF` (`end`,
+//! `marker`), `_PORT` (twelve from there on), `_PLANT` (a defect that must turn it red), and `RINGFENCE_TEST_BINARY`. Logs of
+//! all processes stay in `target/torture/`.
 
 mod brokers;
 mod field;
 mod plan;
-mod proxy;
+pub(crate) mod proxy;
 mod tally;
 
 use std::path::{Path, PathBuf};
@@ -22,13 +23,14 @@ use tally::{Findings, Mode};
 use crate::support::daemon::eventually;
 use crate::support::kafka::free_ports;
 use crate::support::stage::{Beside, Stage};
+use crate::support::tamper::{Plant, Relay};
 use crate::support::zones::rectangle;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 /// Events a second.
 const RATE: &str = "2000";
 /// At least so many things are done to processes in a round.
-const STRIKES: usize = 4;
+const STRIKES: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(240);
 
 struct Options {
@@ -36,6 +38,9 @@ struct Options {
     length: Duration,
     seed: u64,
     port: u16,
+    /// `gate.proof`.
+    proof: String,
+    plant: Option<Plant>,
 }
 
 impl Options {
@@ -52,6 +57,9 @@ impl Options {
             length: Duration::from_secs_f64(minutes * 60.0),
             seed: read("SEED").map_or(1, |text| text.parse().expect("a seed")),
             port: read("PORT").map_or_else(|| free_ports(12), |text| text.parse().expect("a port")),
+            proof: read("PROOF").unwrap_or_else(|| "end".to_owned()),
+            plant: read("PLANT")
+                .map(|name| Plant::named(&name).unwrap_or_else(|| panic!("`{name}` is no defect"))),
         }
     }
 
@@ -71,7 +79,7 @@ impl Options {
 /// The configuration of each process: through the proxies, with a name of its own.
 fn configs(
     stage: &Stage,
-    mode: Mode,
+    options: &Options,
     address: &str,
     folder: &Path,
 ) -> Vec<(&'static str, PathBuf)> {
@@ -89,9 +97,10 @@ fn configs(
             .collect();
         let path = folder.join(format!("{name}.toml"));
         let text = format!(
-            "{}\n[kafka.producer]\n\"transaction.timeout.ms\" = \"8000\"\n\n[delivery]\nmode = \"{}\"\ninstance = \"{name}\"\n",
+            "{}\n[kafka.producer]\n\"transaction.timeout.ms\" = \"8000\"\n\n[delivery]\nmode = \"{}\"\ninstance = \"{name}\"\n\n[gate]\nproof = \"{}\"\n",
             proxied.join("\n"),
-            mode.name()
+            options.mode.name(),
+            options.proof
         );
         std::fs::write(&path, text).expect("the folder is writable");
         (name, path)
@@ -170,11 +179,17 @@ fn round(
     field: &mut Field,
     witnesses: &mut Witnesses,
 ) {
-    let fault = plan.round();
-    eprintln!("round {number}: {fault:?}");
-    field.tally.add(plan::kind(fault), 1);
+    let faults = plan.round();
+    eprintln!("round {number}: {faults:?}");
+    for fault in faults {
+        field.tally.add(plan::kind(fault), 1);
+    }
     std::thread::scope(|scope| {
-        let suffering = scope.spawn(|| brokers.suffer(fault, names));
+        let suffering = scope.spawn(|| {
+            for fault in faults {
+                brokers.suffer(fault, names);
+            }
+        });
         let mut strikes = 0;
         let mut next = plan.strike();
         let mut due = now() + next.after;
@@ -222,7 +237,7 @@ fn nothing_is_lost_doubled_or_wrong_under_any_fault() {
     eprintln!("torture {}: seed {}", options.mode.name(), options.seed);
     let folder = options.folder();
     let brokers = Brokers::start(options.port);
-    let stage = Stage::on(brokers.address(), "torture", "");
+    let mut stage = Stage::on(brokers.address(), "torture", "");
     stage.create_topics(8, &["--replication", "3"]);
     // A process is not ready before there is a zone.
     let elsewhere = rectangle("elsewhere", 0.0, 0.0, 1.0, 1.0, "");
@@ -232,13 +247,23 @@ fn nothing_is_lost_doubled_or_wrong_under_any_fault() {
         group: stage.group().to_owned(),
         transactional_id: format!("{}.a.0", stage.group()),
     };
-    let group = Group {
+    let members = Group {
         address: brokers.address().to_owned(),
         name: stage.group().to_owned(),
         topic: stage.topic("telemetry"),
     };
-    let configs = configs(&stage, options.mode, &brokers.proxied_address(), &folder);
-    let mut field = Field::new(options.mode, &folder, configs, group);
+    let configs = configs(&stage, &options, &brokers.proxied_address(), &folder);
+    let mut field = Field::new(options.mode, &folder, configs, members);
+    // From here on a relay with a defect stands between the processes and whoever looks at them.
+    let relay = options.plant.map(|plant| {
+        eprintln!("planted: {}", plant.name());
+        Relay::start(&stage, brokers.address(), 3, Some(plant))
+    });
+    let mut group = stage.group().to_owned();
+    if let Some(relay) = &relay {
+        stage.config.clone_from(&relay.config);
+        group.clone_from(&relay.group);
+    }
     field.settle();
     let mut witnesses = Witnesses::start(&stage, &options);
     witnesses.read();
@@ -263,7 +288,7 @@ fn nothing_is_lost_doubled_or_wrong_under_any_fault() {
     let written = witnesses.simulation.wait_written(PATIENCE);
     eventually("all of it is committed", PATIENCE, || {
         field.tick();
-        stage.has_committed(stage.group()).then_some(())
+        stage.has_committed(&group).then_some(())
     });
     field.settle();
     // It may be behind on a busy machine, and is told to stop by a signal, not by an end.
@@ -289,6 +314,7 @@ fn nothing_is_lost_doubled_or_wrong_under_any_fault() {
         summary(&options, begun, rounds, &written["events"], found)
     );
     eprintln!("  {tally}");
+    tally.assert_enough(begun.elapsed());
     eprintln!("  simulate: {written}");
     for report in [&followed, &whole] {
         assert!(Findings::of(report).is_allowed(options.mode), "{report:#}");

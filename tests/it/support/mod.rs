@@ -11,6 +11,7 @@ pub(crate) mod in_process;
 pub(crate) mod kafka;
 pub(crate) mod log;
 pub(crate) mod stage;
+pub(crate) mod tamper;
 pub(crate) mod worker;
 pub(crate) mod world;
 pub(crate) mod zones;

@@ -76,11 +76,18 @@ pub(super) struct Plan {
     strikes: Rng,
     rounds: Rng,
     strike_bag: Vec<ProcessFault>,
-    cluster_bag: Vec<ClusterFault>,
+    kill_bag: Vec<Target>,
+    other_bag: Vec<ClusterFault>,
     pub(super) processes: usize,
 }
 
 const LONGEST_STORM: i64 = 10;
+const TARGETS: [Target; 4] = [
+    Target::ZonesLeader,
+    Target::ZonesFollower,
+    Target::GroupCoordinator,
+    Target::TransactionCoordinator,
+];
 
 impl Plan {
     pub(super) fn new(seed: u64, processes: usize) -> Self {
@@ -89,7 +96,8 @@ impl Plan {
             strikes: Rng::new(seed),
             rounds: Rng::new(!seed),
             strike_bag: Vec::new(),
-            cluster_bag: Vec::new(),
+            kill_bag: Vec::new(),
+            other_bag: Vec::new(),
             processes,
         }
     }
@@ -122,33 +130,43 @@ impl Plan {
         }
     }
 
-    /// What is done to the cluster in the next round.
-    pub(super) fn round(&mut self) -> ClusterFault {
-        if self.cluster_bag.is_empty() {
+    /// What is done to the cluster in the next round: a broker is killed, and before or after that something else befalls it.
+    pub(super) fn round(&mut self) -> [ClusterFault; 2] {
+        let kill = self.kill();
+        let other = self.other();
+        if self.rounds.chance(0.5) {
+            [kill, other]
+        } else {
+            [other, kill]
+        }
+    }
+
+    fn kill(&mut self) -> ClusterFault {
+        if self.kill_bag.is_empty() {
+            self.kill_bag = TARGETS.into();
+            shuffle(&mut self.kill_bag, &mut self.rounds);
+        }
+        ClusterFault::KillBroker(self.kill_bag.pop().expect("it was filled"))
+    }
+
+    fn other(&mut self) -> ClusterFault {
+        if self.other_bag.is_empty() {
             let random = &mut self.rounds;
             let mut seconds =
                 |from, to| Duration::from_secs(random.between(from, to).unsigned_abs());
             let (freeze, stall) = (seconds(3, 14), seconds(3, 20));
             let delay = Duration::from_millis(random.between(20, 400).unsigned_abs());
-            let targets = [
-                Target::ZonesLeader,
-                Target::ZonesFollower,
-                Target::GroupCoordinator,
-                Target::TransactionCoordinator,
-            ];
-            let mut any = || targets[usize::try_from(random.below(4)).expect("small")];
-            self.cluster_bag = vec![
+            let mut any = || TARGETS[usize::try_from(random.below(4)).expect("small")];
+            self.other_bag = vec![
                 ClusterFault::StopBroker(any()),
                 ClusterFault::FreezeBroker(any(), freeze),
                 ClusterFault::Cut(any()),
                 ClusterFault::Slow(any(), delay),
                 ClusterFault::Stall(any(), stall),
             ];
-            self.cluster_bag
-                .extend(targets.map(ClusterFault::KillBroker));
-            shuffle(&mut self.cluster_bag, random);
+            shuffle(&mut self.other_bag, random);
         }
-        self.cluster_bag.pop().expect("it was filled")
+        self.other_bag.pop().expect("it was filled")
     }
 }
 
@@ -163,7 +181,9 @@ fn shuffle<T>(items: &mut [T], random: &mut Rng) {
 
 #[test]
 fn a_seed_decides_the_faults_and_every_kind_comes_before_one_comes_again() {
+    let kind_of = kind;
     let kind = |fault: &ProcessFault| std::mem::discriminant(fault);
+    let is_kill = |fault: &ClusterFault| matches!(fault, ClusterFault::KillBroker(_));
     for seed in 0..50 {
         let (mut plan, mut again) = (Plan::new(seed, 3), Plan::new(seed, 3));
         // Rounds and strikes do not change each other.
@@ -187,11 +207,24 @@ fn a_seed_decides_the_faults_and_every_kind_comes_before_one_comes_again() {
             }
             assert_eq!(kinds.len(), 6, "seed {seed}: {bag:?}");
         }
-        let rounds: Vec<_> = (0..9).map(|_| plan.round()).collect();
-        let killed = rounds
-            .iter()
-            .filter(|fault| matches!(fault, ClusterFault::KillBroker(_)));
-        assert_eq!(killed.count(), 4, "seed {seed}: {rounds:?}");
+        let rounds: Vec<_> = (0..20).map(|_| plan.round()).collect();
+        let faults: Vec<_> = rounds.iter().flatten().collect();
+        for round in &rounds {
+            let kills = round.iter().filter(|fault| is_kill(fault)).count();
+            assert_eq!(kills, 1, "seed {seed}: {round:?}");
+        }
+        for target in TARGETS {
+            let killed = faults
+                .iter()
+                .filter(|fault| ***fault == ClusterFault::KillBroker(target));
+            assert_eq!(killed.count(), 5, "seed {seed}: {rounds:?}");
+        }
+        let others: Vec<_> = faults.iter().filter(|fault| !is_kill(fault)).collect();
+        for bag in others.chunks(5) {
+            let kinds: std::collections::BTreeSet<_> =
+                bag.iter().map(|fault| kind_of(***fault)).collect();
+            assert_eq!(kinds.len(), 5, "seed {seed}: {bag:?}");
+        }
     }
     let first = |seed| {
         let mut plan = Plan::new(seed, 3);

@@ -1,4 +1,5 @@
-//! A TCP proxy before one broker that cuts, slows and stalls: the network between Ringfence and Kafka.
+//! A TCP proxy before one broker that cuts, slows and stalls, everything or produce requests only: the network between
+//! Ringfence and Kafka.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -7,10 +8,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// The key of a produce request, behind its length.
+const PRODUCE: [u8; 2] = [0, 0];
+
 struct Link {
     backend: u16,
     delay_ms: AtomicU64,
     is_stalled: AtomicBool,
+    /// Whether requests to produce do not pass.
+    is_output_stalled: AtomicBool,
     is_closed: AtomicBool,
     connections: Mutex<BTreeMap<u64, [TcpStream; 2]>>,
 }
@@ -24,17 +30,53 @@ impl Link {
         }
     }
 
-    /// Carries one direction until either end closes.
+    /// Waits while this does not pass.
+    fn hold(&self, is_stalled: &AtomicBool) {
+        while is_stalled.load(Ordering::Relaxed) {
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    /// Carries requests, each as a whole, until either end closes.
+    fn pump_requests(&self, mut from: TcpStream, mut to: TcpStream) {
+        let mut request = Vec::new();
+        loop {
+            let mut length = [0; 4];
+            if from.read_exact(&mut length).is_err() {
+                break;
+            }
+            request.clear();
+            request.extend(length);
+            let rest = u64::from(u32::from_be_bytes(length));
+            let read = (&mut from).take(rest).read_to_end(&mut request);
+            if !read.is_ok_and(|count| count as u64 == rest) {
+                break;
+            }
+            self.wait_delay();
+            self.hold(&self.is_stalled);
+            if request.get(4..6) == Some(&PRODUCE) {
+                self.hold(&self.is_output_stalled);
+            }
+            if to.write_all(&request).is_err() {
+                break;
+            }
+        }
+        drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
+    }
+
+    fn wait_delay(&self) {
+        let delay = Duration::from_millis(self.delay_ms.load(Ordering::Relaxed));
+        if !delay.is_zero() {
+            std::thread::park_timeout(delay);
+        }
+    }
+
+    /// Carries answers until either end closes.
     fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
-            let delay = Duration::from_millis(self.delay_ms.load(Ordering::Relaxed));
-            if !delay.is_zero() {
-                std::thread::park_timeout(delay);
-            }
-            while self.is_stalled.load(Ordering::Relaxed) {
-                std::thread::park_timeout(Duration::from_millis(50));
-            }
+            self.wait_delay();
+            self.hold(&self.is_stalled);
             if to.write_all(&bytes[..count]).is_err() {
                 break;
             }
@@ -56,7 +98,7 @@ impl Link {
         std::thread::spawn(move || link.pump(back.0, back.1));
         let link = Arc::clone(self);
         std::thread::spawn(move || {
-            link.pump(client, broker);
+            link.pump_requests(client, broker);
             link.connections
                 .lock()
                 .expect("no panic within")
@@ -67,19 +109,20 @@ impl Link {
 }
 
 /// The proxy before one broker; closed when dropped.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     link: Arc<Link>,
     port: u16,
 }
 
 impl Proxy {
-    pub(super) fn start(port: u16, backend: u16) -> Self {
+    pub(crate) fn start(port: u16, backend: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
         let port = listener.local_addr().expect("it is bound").port();
         let link = Arc::new(Link {
             backend,
             delay_ms: AtomicU64::new(0),
             is_stalled: AtomicBool::new(false),
+            is_output_stalled: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             connections: Mutex::new(BTreeMap::new()),
         });
@@ -98,23 +141,29 @@ impl Proxy {
         Self { link, port }
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Cuts all connections there are.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.link.cut();
     }
 
     /// From now on everything comes so much later.
-    pub(super) fn delay(&self, delay: Duration) {
+    pub(crate) fn delay(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).expect("a short time");
         self.link.delay_ms.store(millis, Ordering::Relaxed);
     }
 
+    /// From now on no request to produce passes, or all do again.
+    pub(crate) fn stall_output(&self, is_stalled: bool) {
+        let link = &self.link;
+        link.is_output_stalled.store(is_stalled, Ordering::Relaxed);
+    }
+
     /// From now on nothing passes, or all does again.
-    pub(super) fn stall(&self, is_stalled: bool) {
+    pub(crate) fn stall(&self, is_stalled: bool) {
         self.link.is_stalled.store(is_stalled, Ordering::Relaxed);
     }
 }
@@ -123,6 +172,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.link.is_closed.store(true, Ordering::Release);
         self.stall(false);
+        self.stall_output(false);
         self.link.cut();
         // Wakes the thread that accepts.
         drop(TcpStream::connect(("127.0.0.1", self.port)));
@@ -138,18 +188,20 @@ fn a_proxy_carries_slows_stalls_and_cuts() {
         for client in echo.incoming() {
             let mut client = client.unwrap();
             std::thread::spawn(move || {
-                let mut byte = [0];
-                while let Ok(1) = client.read(&mut byte) {
-                    client.write_all(&byte).unwrap();
+                let mut request = [0; 8];
+                while client.read_exact(&mut request).is_ok() {
+                    client.write_all(&request[7..]).unwrap();
                 }
             });
         }
     });
     let proxy = Proxy::start(0, backend);
     let mut client = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+    // Of four bytes: a key, a version, and what is answered. Odd ones are to produce.
+    let request = |byte: u8| [0, 0, 0, 4, 0, 1 - byte % 2, 0, byte];
     let mut ask = |byte: u8| {
         let begun = std::time::Instant::now();
-        client.write_all(&[byte])?;
+        client.write_all(&request(byte))?;
         let mut answer = [0];
         client.read_exact(&mut answer)?;
         assert_eq!(answer[0], byte);
@@ -170,9 +222,18 @@ fn a_proxy_carries_slows_stalls_and_cuts() {
         proxy.stall(false);
         asked.join().unwrap();
     });
+    proxy.stall_output(true);
+    ask(4).unwrap();
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| ask(5).unwrap());
+        std::thread::park_timeout(Duration::from_millis(200));
+        assert!(!asked.is_finished(), "no request to produce passes");
+        proxy.stall_output(false);
+        asked.join().unwrap();
+    });
     proxy.cut();
-    assert!(ask(4).is_err(), "the connection is cut");
+    assert!(ask(6).is_err(), "the connection is cut");
     let mut anew = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
-    anew.write_all(&[5]).unwrap();
+    anew.write_all(&request(7)).unwrap();
     anew.read_exact(&mut [0]).unwrap();
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -84,6 +85,21 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn add(&mut self, what: &'static str, count: u64) {
         *self.counts.entry(what).or_default() += count;
+    }
+
+    /// That no change was promoted too early, and that as much befell the processes as ten minutes are to have.
+    pub(super) fn assert_enough(&self, length: Duration) {
+        let count = |what: &str| self.counts.get(what).copied().unwrap_or(0);
+        assert_eq!(count("gate violations"), 0, "{self}");
+        let tens_of_minutes = length.as_secs_f64() / 600.0;
+        for (what, least) in [
+            ("kill -9", 30.0),
+            ("broker kill -9", 5.0),
+            ("assignments", 10.0),
+        ] {
+            let least = (least * tens_of_minutes).floor() as u64;
+            assert!(count(what) >= least, "fewer than {least} of {what}: {self}");
+        }
     }
 }
 
