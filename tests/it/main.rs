@@ -34,6 +34,7 @@ mod replay;
 mod shell_faults;
 mod silent_and_slow;
 mod simulation;
+mod soak;
 mod support;
 mod tidy;
 mod tools;
