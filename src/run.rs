@@ -12,6 +12,7 @@ mod letters;
 mod markers;
 mod promoter;
 mod report;
+mod restarts;
 mod startup;
 mod topics;
 mod zone_side;
@@ -33,16 +34,13 @@ use crate::metrics;
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
 use report::{Phase, Report};
+use restarts::Restarts;
 use startup::WorkersPlan;
 use topics::Topics;
 use zone_side::{ZoneError, ZoneSide, ZoneWindow};
 
 /// How often metrics are set.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
-/// A worker whose client failed is made anew so many times within [`RESTARTS_WITHIN`].
-const RESTARTS_MAX: usize = 5;
-/// See [`RESTARTS_MAX`].
-const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 /// How long a worker that failed is left alone.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -235,7 +233,7 @@ struct WorkerSlot {
     window: Arc<WorkerWindow>,
     thread: Option<JoinHandle<()>>,
     stop: Shutdown,
-    restarts: Vec<MonoTime>,
+    restarts: Restarts,
     /// When it is to be made anew.
     due: Option<MonoTime>,
 }
@@ -397,7 +395,7 @@ impl Daemon {
                 window: Arc::clone(window),
                 thread: None,
                 stop: Shutdown::new(),
-                restarts: Vec::new(),
+                restarts: Restarts::default(),
                 due: Some(Clock::mono()),
             };
             self.workers.push(slot);
@@ -466,12 +464,10 @@ impl Daemon {
             }
             Err(error) => error,
         };
-        slot.restarts.retain(|at| now.since(*at) < RESTARTS_WITHIN);
-        if !error.is_passing() || slot.restarts.len() >= RESTARTS_MAX {
-            return Err(RunError::new(error));
+        if let Err(why) = slot.restarts.admit(&error, now) {
+            return Err(RunError::new(why));
         }
         tracing::warn!(worker = number, %error, "a worker's client failed, it is made anew");
-        slot.restarts.push(now);
         slot.due = Some(now.plus(RESTART_AFTER));
         Ok(())
     }

@@ -82,6 +82,7 @@ pub(crate) fn drain(job: &Job, mode: MatchMode) -> Cost {
         on_out_of_range: None,
         commit_interval: Duration::from_millis(500),
         exactly_once: None,
+        static_member: None,
         drain_timeout: Duration::from_secs(10),
     };
     let window = Arc::new(WorkerWindow::default());

@@ -23,6 +23,24 @@ pub(super) fn together(config: &Config, read: &Read, problems: &mut Vec<Problem>
                 .to_owned(),
         );
     }
+    if config.delivery.static_member {
+        if config.delivery.instance.is_none() {
+            wrong(
+                "delivery.static_member",
+                "`delivery.static_member` needs `delivery.instance`: a name that this process keeps over restarts and shares \
+                 with no other"
+                    .to_owned(),
+            );
+        }
+        if config.kafka.consumer().get("group.protocol") == Some("consumer") {
+            wrong(
+                "delivery.static_member",
+                "`delivery.static_member` is for the classic group protocol: with `group.protocol` = consumer a broker refuses \
+                 a process that was killed and started again until the session of the dead one is over (45 s)"
+                    .to_owned(),
+            );
+        }
+    }
     let drain = config.shutdown.drain_timeout.as_millis();
     let session = config
         .kafka

@@ -449,6 +449,11 @@ pub const KEYS: &[Key] = &[
         unit: "",
         reason: "the stable name of this process, unlike any other's; exactly_once needs it for its transactional ids",
     },
+    flag(
+        "delivery.static_member",
+        false,
+        "static membership (KIP-345) by delivery.instance: a restart within the session timeout moves no partition; one that stops for good keeps its partitions waiting so long",
+    ),
     number(
         "delivery.commit_ms",
         100,

@@ -46,12 +46,11 @@ pub const OWNED: &[(&str, &str)] = &[
     ),
     (
         "group.instance.id",
-        "each worker is a member of its own; one id for several would fence them off",
+        "use `delivery.static_member` and `delivery.instance`; each worker is a member of its own",
     ),
-    ("group.protocol", "the classic protocol is the one tested"),
     (
         "group.remote.assignor",
-        "the classic protocol is the one tested",
+        "partitions are shared evenly, whatever their numbers",
     ),
     (
         "isolation.level",
@@ -104,6 +103,10 @@ pub fn refusal(section: &str, property: &str) -> Option<String> {
         return Some(format!(
             "`{property}` is set by Ringfence itself: {instead}"
         ));
+    }
+    // The other consumers only assign: a protocol would be nothing to them.
+    if section != "kafka.consumer" && property == "group.protocol" {
+        return Some(format!("set `{property}` in `[kafka.consumer]`"));
     }
     if section != "kafka" && SHARED.contains(&property) {
         return Some(format!(

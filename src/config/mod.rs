@@ -244,6 +244,7 @@ impl Read {
             delivery: Delivery {
                 mode: DeliveryMode::of(&self.text("delivery.mode")),
                 instance: self.optional_text("delivery.instance"),
+                static_member: self.flag("delivery.static_member"),
                 commit_interval: self.millis("delivery.commit_ms"),
                 in_flight_max: self.size("delivery.in_flight_max"),
                 in_flight_max_bytes: self.size("delivery.in_flight_max_bytes"),

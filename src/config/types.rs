@@ -309,6 +309,7 @@ words! {
 pub struct Delivery {
     pub mode: DeliveryMode,
     pub instance: Option<String>,
+    pub static_member: bool,
     pub commit_interval: Duration,
     pub in_flight_max: usize,
     pub in_flight_max_bytes: usize,

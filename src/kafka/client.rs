@@ -94,9 +94,6 @@ impl Settings {
             &mut config,
             &[
                 ("group.id", "ringfence"),
-                // With the default of 3 s a rebalance takes a heartbeat longer (KAFKA 4).
-                ("heartbeat.interval.ms", "500"),
-                ("session.timeout.ms", "10000"),
                 ("topic.metadata.refresh.interval.ms", "5000"),
                 ("fetch.queue.backoff.ms", "2"),
                 ("fetch.wait.max.ms", "100"),
@@ -105,7 +102,19 @@ impl Settings {
                 ("queued.max.messages.kbytes", "16384"),
             ],
         );
-        self.finish(
+        let classic = self.consumer.get("group.protocol").map(String::as_str) != Some("consumer");
+        if classic {
+            // With the default of 3 s a rebalance takes a heartbeat longer (KAFKA 4). Of the new protocol (KIP-848) the
+            // broker decides these, and the client refuses them.
+            set(
+                &mut config,
+                &[
+                    ("heartbeat.interval.ms", "500"),
+                    ("session.timeout.ms", "10000"),
+                ],
+            );
+        }
+        let mut config = self.finish(
             config,
             &self.consumer,
             &[
@@ -116,10 +125,22 @@ impl Settings {
                 ("auto.offset.reset", "error"),
                 ("enable.partition.eof", "false"),
                 ("isolation.level", "read_committed"),
-                ("partition.assignment.strategy", "cooperative-sticky"),
                 ("allow.auto.create.topics", "false"),
             ],
-        )
+        );
+        if classic {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        config
+    }
+
+    /// These, for a static member of the group (KIP-345): it keeps its partitions over a restart.
+    #[must_use]
+    pub fn for_static_member(&self, id: &str) -> Self {
+        let mut settings = self.clone();
+        let name = "group.instance.id".to_owned();
+        settings.consumer.insert(name, id.to_owned());
+        settings
     }
 
     /// The zones consumer: assigned by hand, from the start, never committing.

@@ -83,6 +83,10 @@ where
         time: Arc<GuardedTime>,
         window: Arc<WorkerWindow>,
     ) -> Result<Self, EdgeError> {
+        let kafka = &match &settings.static_member {
+            Some(id) => kafka.for_static_member(id),
+            None => kafka.clone(),
+        };
         let limits = pipeline.limits;
         let (records, bytes) = (limits.in_flight_max, limits.in_flight_max_bytes);
         let mut producer = match &settings.exactly_once {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::EdgeError;
 use crate::partition::{Offset, PartitionId};
@@ -45,6 +45,21 @@ impl WorkerError {
                 false
             }
         }
+    }
+}
+
+impl WorkerError {
+    /// Whether another member of the group has this one's name. That may be another process, or what the coordinator still
+    /// holds of this one after an outage in which it was not heard of (KAFKA 0.9).
+    #[must_use]
+    pub fn is_fenced_member(&self) -> bool {
+        matches!(
+            self,
+            Self::Edge(EdgeError::Cluster {
+                source: KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId),
+                ..
+            })
+        )
     }
 }
 

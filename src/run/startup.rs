@@ -386,6 +386,7 @@ pub(super) fn workers_plan(
         },
         commit_interval: config.delivery.commit_interval,
         exactly_once: exactly_once(config, kafka),
+        static_member: (config.delivery.instance.clone()).filter(|_| config.delivery.static_member),
         drain_timeout: config.shutdown.drain_timeout,
     };
     Ok(Some(WorkersPlan { worker, pipeline }))

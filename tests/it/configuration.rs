@@ -158,6 +158,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "must be \"at_least_once\" or \"exactly_once\"",
     ),
     ("delivery.instance", "", "a text that is not empty"),
+    (
+        "delivery.static_member",
+        "true",
+        "`delivery.static_member` needs `delivery.instance`",
+    ),
     ("delivery.commit_ms", "0", "from 10 to"),
     (
         "delivery.in_flight_max",

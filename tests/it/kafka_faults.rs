@@ -20,7 +20,7 @@ use ringfence::telemetry::RecordRef;
 
 use crate::support::daemon::{Daemon, eventually};
 use crate::support::edge::{PATIENCE, World, valid, wait_for};
-use crate::support::in_process::{InProcess, TOPICS, cluster};
+use crate::support::in_process::{InProcess, TOPICS, cluster, write_to};
 use crate::support::stage::write_events;
 use crate::support::zones::rectangle;
 
@@ -215,9 +215,10 @@ fn fs_41_i8_batches_over_a_lowered_limit_keep_their_order_and_only_the_large_rec
 
 #[test]
 fn fs_46_a_zone_rejected_live_is_dead_lettered_once_as_it_came() {
-    let mut daemon = InProcess::start(cluster(1), |_| {});
+    let brokers = cluster(1);
     // Met in the bootstrap: listed, not dead-lettered.
-    daemon.write("zones", [(0, "early", "not json".to_owned())]);
+    write_to(&brokers, "zones", [(0, "early", "not json".to_owned())]);
+    let mut daemon = InProcess::start(brokers, |_| {});
     daemon.wait_ready();
     let early = || daemon.status()["gate"]["changes"]["rejected"] == 1;
     wait_for("the first is read", early);

@@ -23,6 +23,7 @@ mod main_job;
 mod markers;
 mod match_bounds;
 mod match_data;
+mod membership;
 mod metrics;
 mod mock_cluster;
 mod pipeline;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ringfence::clock::Clock;
 use ringfence::config::Config;
 use ringfence::kafka::admin::Admin;
+use ringfence::kafka::client::Settings;
 use ringfence::kafka::reader::TopicReader;
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
 use ringfence::partition::PartitionId;
@@ -17,8 +18,8 @@ use crate::support::zones::{rectangle, t};
 
 const HOUR: i64 = 3_600_000;
 
-fn write(daemon: &InProcess, topic: &str, stamp: i64, value: Option<&str>) {
-    let writer = TopicWriter::new(&daemon.settings()).unwrap();
+fn write(settings: &Settings, topic: &str, stamp: i64, value: Option<&str>) {
+    let writer = TopicWriter::new(settings).unwrap();
     let record = Outgoing {
         topic,
         partition: Some(PartitionId(0)),
@@ -61,10 +62,12 @@ fn matched(
 ) -> (i64, Vec<(String, i64, Option<String>)>) {
     let now = Clock::wall().millis();
     let cluster = cluster(1);
-    let mut daemon = InProcess::start(cluster, |config| tune(config, now));
+    let settings = Settings::new(&cluster.bootstrap_servers(), "ringfence");
     let zone = rectangle("a", 0.0, 0.0, 1.0, 1.0, "");
-    write(&daemon, "zones", now - 5 * HOUR, Some(&zone));
-    write(&daemon, "zones", now - 3 * HOUR, None);
+    // Before it starts: read live, changes of hours ago would be late ones.
+    write(&settings, "zones", now - 5 * HOUR, Some(&zone));
+    write(&settings, "zones", now - 3 * HOUR, None);
+    let mut daemon = InProcess::start(cluster, |config| tune(config, now));
     daemon.wait_ready();
     wait_for("the zones are read", || {
         daemon.status()["gate"]["changes"]["accepted"] == 2
@@ -72,7 +75,7 @@ fn matched(
     for hour in hours {
         let ts = now + hour * HOUR;
         let event = format!(r#"{{"id":"v","ts":{ts},"lat":0.5,"lon":0.5}}"#);
-        write(&daemon, "telemetry", now, Some(&event));
+        write(&settings, "telemetry", now, Some(&event));
     }
     let mut records = Vec::new();
     wait_for("all events are there", || {

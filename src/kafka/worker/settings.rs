@@ -34,17 +34,22 @@ pub struct WorkerSettings {
     pub commit_interval: Duration,
     /// `delivery.mode = "exactly_once"`.
     pub exactly_once: Option<ExactlyOnce>,
+    /// `delivery.static_member`: the `group.instance.id`.
+    pub static_member: Option<String>,
     /// `shutdown.drain_timeout_ms`: bounds the drain of a revoke too.
     pub drain_timeout: Duration,
 }
 
 impl WorkerSettings {
-    /// The settings of worker `number` of its process: its transactional id is its own, and the same after a restart.
+    /// The settings of worker `number` of its process: its ids are its own, and the same after a restart.
     #[must_use]
     pub fn for_worker(&self, number: usize) -> Self {
         let mut settings = self.clone();
         if let Some(once) = &mut settings.exactly_once {
             once.transactional_id = format!("{}.{number}", once.transactional_id);
+        }
+        if let Some(id) = &mut settings.static_member {
+            *id = format!("{id}.{number}");
         }
         settings
     }

@@ -200,6 +200,7 @@ impl World {
             on_out_of_range: None,
             commit_interval: Duration::from_millis(50),
             exactly_once: None,
+            static_member: None,
             drain_timeout: Duration::from_secs(10),
         };
         tune(&mut worker, &mut pipeline);

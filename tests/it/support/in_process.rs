@@ -94,30 +94,40 @@ impl InProcess {
         Settings::new(&self.cluster.bootstrap_servers(), "ringfence")
     }
 
-    /// Writes (partition, key, value) to a topic, and waits for the acknowledgements.
+    /// [`write_to`] its cluster.
     pub(crate) fn write<'a>(
         &self,
         topic: &str,
         records: impl IntoIterator<Item = (i32, &'a str, String)>,
     ) {
-        let writer = TopicWriter::new(&self.settings()).unwrap();
-        let mut sent = 0;
-        for (partition, key, value) in records {
-            let record = Outgoing {
-                topic,
-                partition: Some(PartitionId(partition)),
-                key: Some(key.as_bytes()),
-                value: Some(value.as_bytes()),
-                headers: &[("source", Some(b"test"))],
-                ..Outgoing::default()
-            };
-            assert!(writer.send(&record, sent).unwrap());
-            sent += 1;
-        }
-        for _ in 0..sent {
-            let receipt = writer.receipt(PATIENCE).expect("acknowledged");
-            assert!(receipt.outcome.is_ok(), "{receipt:?}");
-        }
+        write_to(&self.cluster, topic, records);
+    }
+}
+
+/// Writes (partition, key, value) to a topic, and waits for the acknowledgements.
+pub(crate) fn write_to<'a>(
+    cluster: &EmbeddedCluster,
+    topic: &str,
+    records: impl IntoIterator<Item = (i32, &'a str, String)>,
+) {
+    let settings = Settings::new(&cluster.bootstrap_servers(), "ringfence");
+    let writer = TopicWriter::new(&settings).unwrap();
+    let mut sent = 0;
+    for (partition, key, value) in records {
+        let record = Outgoing {
+            topic,
+            partition: Some(PartitionId(partition)),
+            key: Some(key.as_bytes()),
+            value: Some(value.as_bytes()),
+            headers: &[("source", Some(b"test"))],
+            ..Outgoing::default()
+        };
+        assert!(writer.send(&record, sent).unwrap());
+        sent += 1;
+    }
+    for _ in 0..sent {
+        let receipt = writer.receipt(PATIENCE).expect("acknowledged");
+        assert!(receipt.outcome.is_ok(), "{receipt:?}");
     }
 }
 

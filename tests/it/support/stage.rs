@@ -53,12 +53,17 @@ impl Stage {
 
     /// On the Kafka at this address.
     pub(crate) fn on(address: &str, name: &str, extra: &str) -> Self {
+        let consumer = "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n";
+        Self::with_consumer(address, name, consumer, extra)
+    }
+
+    /// On the Kafka at this address, with these lines of `[kafka.consumer]`.
+    pub(crate) fn with_consumer(address: &str, name: &str, consumer: &str, extra: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("{name}-{}", std::process::id());
         let config = folder.path().join("ringfence.toml");
         let text = format!(
-            "[kafka]\n\"bootstrap.servers\" = \"{address}\"\n\"group.id\" = \"{name}\"\n\n[kafka.consumer]\n\
-             \"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n\n\
+            "[kafka]\n\"bootstrap.servers\" = \"{address}\"\n\"group.id\" = \"{name}\"\n\n[kafka.consumer]\n{consumer}\n\
              [telemetry]\ntopic = \"{name}.telemetry\"\n\n[zones]\ntopic = \"{name}.zones\"\n\n\
              [enriched]\ntopic = \"{name}.enriched\"\n\n[dead_letter]\ntopic = \"{name}.dead\"\n\n\
              [workers]\ncount = 1\n\n[shutdown]\ndrain_timeout_ms = 5_000\n\n{extra}\n",

@@ -111,7 +111,7 @@ const ROWS: &[Row] = &[
     row(75, "partition lost, its series", &[], ""),
     row(76, "secrets in any output", &["debug_shows_no_secret", "references_are_followed_and_their_values_not_shown"], ""),
     row(77, "odd text in a variable", &[], ""),
-    row(78, "two replicas with one group.instance.id", &[], OPERATIONS),
+    row(78, "two replicas with one group.instance.id", &[], ""),
     row(79, "admin endpoint without token", &[], "there is no admin endpoint yet"),
     row(80, "liveness while Kafka is down", &[], "some seconds, not an hour"),
     row(81, "breaker open, then the broker returns", &[], "shown of the breaker of the dead letters; that of the zones side (DESIGN 9) comes with its issue"),
