@@ -104,15 +104,19 @@ fn check_says_so_where_the_cluster_tells_neither_permissions_nor_timestamps() {
 }
 
 /// What ACLs are made of, by Kafka's numbers (KIP-140).
-const TOPIC: i8 = 2;
+pub(crate) const TOPIC: i8 = 2;
 const GROUP: i8 = 3;
-const READ: i8 = 3;
+pub(crate) const READ: i8 = 3;
+pub(crate) const WRITE: i8 = 4;
 const CREATE: i8 = 5;
-const DESCRIBE: i8 = 8;
+pub(crate) const DESCRIBE: i8 = 8;
+/// An authorizer that allows everybody everything on what has no ACL.
+pub(crate) const AUTHORIZER: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+    allow.everyone.if.no.acl.found=true";
 
 /// Allows everybody one operation on a resource, and with that no other, as the broker allows all only where a resource
 /// has no ACL. By a CreateAcls request of our own: the client library has no call for it, nor has the product a use.
-fn allow_only(address: &str, resource: i8, name: &str, operation: i8) {
+pub(crate) fn allow_only(address: &str, resource: i8, name: &str, operation: i8) {
     let text = |out: &mut Vec<u8>, text: &str| {
         out.extend(i16::try_from(text.len()).unwrap().to_be_bytes());
         out.extend(text.as_bytes());
@@ -151,11 +155,7 @@ fn allow_only(address: &str, resource: i8, name: &str, operation: i8) {
 
 #[test]
 fn check_names_every_permission_that_run_lacks() {
-    let Some(cluster) = Cluster::start_with(
-        1,
-        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-         allow.everyone.if.no.acl.found=true",
-    ) else {
+    let Some(cluster) = Cluster::start_with(1, AUTHORIZER) else {
         return;
     };
     let stage = Stage::on(cluster.address(), "check-acl", "");

@@ -31,6 +31,7 @@ mod pipeline_faults;
 mod planted;
 mod real_data;
 mod rebalance_faults;
+mod refusing_brokers;
 mod replay;
 mod shell_faults;
 mod silent_and_slow;

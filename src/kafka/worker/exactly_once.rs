@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{Worker, WorkerError};
 use crate::clock::Clock;
@@ -222,8 +222,20 @@ where
         let transactions = self.open();
         let why = transactions.broken.take().unwrap_or_default();
         let refused = std::mem::take(&mut transactions.refused);
+        let cause = transactions.is_begun.then(|| self.cause()).flatten();
+        let cause = cause.filter(|_| refused.is_empty());
+        let why = cause
+            .as_ref()
+            .map_or_else(|| why.clone(), |cause| format!("{why}: {cause}"));
         tracing::warn!(%why, refused = refused.len(), "transaction aborted, its records are read again");
-        if transactions.is_begun {
+        if let Some(source) = cause
+            && source.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
+        {
+            // No try again helps: fails closed, as at least once (FS-43). The end of the worker aborts it.
+            let doing = "write outputs or dead letters in a transaction".to_owned();
+            return Err(WorkerError::Edge(EdgeError::Cluster { doing, source }));
+        }
+        if self.open().is_begun {
             match self.call(&Call::Abort)? {
                 Ended::Done => {}
                 Ended::MustAbort(error) => return Err(self.gave_up(&Call::Abort, error)),
@@ -247,6 +259,18 @@ where
         self.starts.extend(positions);
         self.apply_backpressure();
         self.begin_transaction()
+    }
+
+    /// Why the client can do no more with the open transaction but abort it; an output that was not delivered tells of its
+    /// own time-out only. Asked by a call that is not allowed within a transaction, so it changes nothing: it fails, in this
+    /// state with what came first.
+    fn cause(&self) -> Option<KafkaError> {
+        match self.call_once(&Call::Begin) {
+            Err(KafkaError::Transaction(inner)) if inner.txn_requires_abort() => {
+                Some(KafkaError::Transaction(inner))
+            }
+            _ => None,
+        }
     }
 
     /// Where to read these partitions on after an abort: at what is committed, else where they were begun. One that is in
