@@ -328,11 +328,18 @@ impl Member {
 
     /// Commits offsets and waits for the answer.
     ///
+    /// They are stored too, and first: the client's own commits go on meanwhile, and one of an older stored offset that is
+    /// sent behind this one would take the group back to it (seen: each graceful leave was written twice for 0.1 to 0.3 s).
+    ///
     /// # Errors
     /// What the cluster says against it.
     pub fn commit(&self, commits: &[(PartitionId, Offset)]) -> Result<(), EdgeError> {
         if commits.is_empty() {
             return Ok(());
+        }
+        if let Err(error) = self.store(commits) {
+            // Of what is not assigned nothing older is stored either.
+            tracing::debug!(target: "ringfence::kafka", %error, "store before a commit");
         }
         self.consumer()
             .commit(&self.list(commits)?, CommitMode::Sync)

@@ -308,6 +308,7 @@ where
                 }
                 let mut commits = Vec::new();
                 self.engine.revoked(&partitions, &mut commits);
+                tracing::debug!(?commits, "commits at a revoke");
                 self.commit_and_wait(commits)?;
                 self.give_back(&partitions)?;
                 tracing::info!(partitions = %Listed(&partitions), "revoked");
@@ -337,6 +338,7 @@ where
     fn begin(&mut self, starts: &[(PartitionId, Start)]) -> Result<(), WorkerError> {
         let partitions: Vec<_> = starts.iter().map(|(partition, _)| *partition).collect();
         self.engine.assigned(&partitions);
+        tracing::debug!(?starts, "begun");
         for (partition, start) in starts {
             match start {
                 Start::At(offset) => {

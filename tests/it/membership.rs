@@ -247,6 +247,35 @@ fn kip_848_members_double_and_lose_nothing_within_transactions() {
     come_and_go("kip848-once", Membership::Consumer, "exactly_once");
 }
 
+#[test]
+fn fs_09_members_that_join_and_leave_in_good_order_double_nothing() {
+    let Some(stage) = stage("leaving", Membership::Dynamic, "at_least_once") else {
+        return;
+    };
+    let simulation = ["--rate", "400", "--zone-rate", "5", "--for", "10m"];
+    let mut simulation = stage.beside("simulate", &simulation);
+    let mut first = start(&stage, "first", "first");
+    wait_owned(&first, 4);
+    for round in 0..6 {
+        let mut second = start(&stage, "second", &format!("second-{round}"));
+        wait_owned(&second, 2);
+        eventually("it enriches", PATIENCE, || {
+            second
+                .metric("ringfence_records_enriched_total", "")
+                .filter(|count| *count > 100.0)
+        });
+        second.stop();
+        wait_owned(&first, 4);
+    }
+    simulation.stop();
+    simulation.wait_written(PATIENCE);
+    stage.wait_committed(stage.group(), PATIENCE);
+    first.stop();
+    let report = stage.verify(&[]);
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(report["findings"].get("duplicate"), None, "{report:#}");
+}
+
 fn a_restart_moves_nothing(name: &str, mode: &str) {
     let Some(stage) = stage(name, Membership::Static, mode) else {
         return;
