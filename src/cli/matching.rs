@@ -49,7 +49,8 @@ pub struct Args {
 }
 
 fn engine(name: &str) -> Result<EngineKind, String> {
-    EngineKind::from_name(name).ok_or_else(|| format!("no engine `{name}`; there is `rtree`"))
+    EngineKind::from_name(name)
+        .ok_or_else(|| format!("no engine `{name}`; there are `tiles` and `rtree`"))
 }
 
 /// Matches stdin.

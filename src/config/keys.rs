@@ -427,8 +427,8 @@ pub const KEYS: &[Key] = &[
     ),
     choice(
         "index.engine",
-        &["rtree"],
-        "the index: R*-tree over envelopes, exact predicates",
+        &["rtree", "tiles"],
+        "the index: R*-tree over envelopes with exact predicates, or tiles of lon and lat; the same answers",
     ),
     number(
         "index.max_live_snapshots",

@@ -114,6 +114,8 @@ words! {
 words! {
     /// The index.
     Engine {
+        /// Tiles of lon and lat.
+        Tiles = "tiles",
         /// R*-tree over envelopes.
         Rtree = "rtree",
     }

@@ -12,6 +12,7 @@ mod oracle;
 mod polygons;
 mod repair;
 mod ring;
+mod segment;
 mod status;
 mod stripes;
 mod sweep;
@@ -21,6 +22,7 @@ use crate::rejection::{Rejection, RejectionReason};
 pub use circle::{Circle, EARTH_RADIUS_M, distance_m};
 use polygons::Polygons;
 use ring::Ring;
+pub use segment::Segment;
 pub use stripes::Crossing;
 
 /// A place: degrees, WGS 84.
@@ -209,6 +211,13 @@ impl Area {
     /// meridian south of it is odd, or even where the area [covers the south pole](Self::covers_south_pole).
     pub fn edges(&self) -> impl Iterator<Item = Edge> {
         self.polygons().into_iter().flat_map(Polygons::edges)
+    }
+
+    /// Adds the pieces of its boundary that meet the window to `found`; a circle has none.
+    pub fn segments_near(&self, window: &Envelope, found: &mut Vec<Segment>) {
+        if let Form::Polygons(polygons) = &self.form {
+            polygons.segments_near(window, found);
+        }
     }
 
     /// Whether a ring round the south pole is part of it.

@@ -7,7 +7,7 @@ use super::envelope;
 use super::exact::{Place, side};
 use super::ring::{Pole, Ring};
 use super::stripes::{Crossing, EdgeRef, Stripes};
-use super::{Edge, Envelope, Position};
+use super::{Edge, Envelope, Position, Segment};
 
 /// The polygons of one area, validated.
 #[derive(Clone, Debug)]
@@ -192,6 +192,26 @@ impl Polygons {
                     crosses: crossing.and_then(EdgeRef::crosses),
                 }
             })
+    }
+
+    /// Adds the pieces of its boundary that meet the window to `found`.
+    pub(super) fn segments_near(&self, window: &Envelope, found: &mut Vec<Segment>) {
+        let mut add = |edge: &Edge| {
+            found.extend(Segment::of(edge).filter(|segment| segment.meets(window)));
+        };
+        if !self.crossings.is_empty() {
+            // A piece beyond ±180° is in the stripes of neither side.
+            self.edges().for_each(|edge| add(&edge));
+            return;
+        }
+        self.stripes
+            .edges_between(&self.vertices, (window.lon_min, window.lon_max), |index| {
+                add(&Edge {
+                    from: self.vertices[index],
+                    to: self.vertices[index + 1],
+                    crosses: None,
+                });
+            });
     }
 
     /// The rings, each with its first vertex again at its end.

@@ -153,6 +153,28 @@ impl Stripes {
         self.edges[range].iter().copied()
     }
 
+    /// Calls `found` with the index of every edge that may be between two meridians, each once, where none crosses the
+    /// antimeridian.
+    pub(super) fn edges_between(
+        &self,
+        vertices: &[Position],
+        (west, east): (f64, f64),
+        mut found: impl FnMut(usize),
+    ) {
+        let (first, last) = (self.scale.stripe(west), self.scale.stripe(east));
+        for stripe in first..=last {
+            let range = self.starts[stripe] as usize..self.starts[stripe + 1] as usize;
+            for edge in &self.edges[range] {
+                let index = edge.index();
+                // It stands in every stripe from its western end on: the first of those that are asked for counts.
+                let from = vertices[index].lon.min(vertices[index + 1].lon);
+                if stripe == first || self.scale.stripe(from) == stripe {
+                    found(index);
+                }
+            }
+        }
+    }
+
     pub(super) fn byte_len(&self) -> usize {
         size_of_val(&*self.starts) + size_of_val(&*self.edges)
     }

@@ -3,14 +3,16 @@
 //!
 //! - [`timeline`] decides which change of a zone rules when (DESIGN 4, *valid_from*);
 //! - [`versions`] holds every [`ZoneVersion`] by slot; [`history`] says which ended ones to forget;
-//! - [`rtree`] finds the slots near a position (the plain engine, rstar); `covers` then decides exactly.
+//! - the engines find the slots at a position: [`rtree`] (rstar, then the exact `covers`) and `tiles`.
 //!
 //! Owns I2 and I4 together with the gate. Knows nothing of watermarks: that nothing is asked above `as_of` (I15) is
 //! its caller's rule.
 
+mod engine;
 pub mod history;
 pub mod promote;
 pub mod rtree;
+mod tiles;
 pub mod timeline;
 pub mod versions;
 
@@ -30,13 +32,20 @@ pub enum EngineKind {
     /// rstar over the envelopes, then the exact `covers`: plain, the reference.
     #[default]
     Rtree,
+    /// Tiles of lon and lat: one way down answers for all zones.
+    Tiles,
+    /// The same with tiles split above so many edges, for tests: it has no name.
+    FineTiles(u8),
 }
 
 impl EngineKind {
+    /// Those with a name.
+    pub const NAMED: [Self; 2] = [Self::Tiles, Self::Rtree];
+
     /// The engine of this name, as configuration and command line write it.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        (name == "rtree").then_some(Self::Rtree)
+        Self::NAMED.into_iter().find(|kind| kind.name() == name)
     }
 
     /// Its name.
@@ -44,6 +53,7 @@ impl EngineKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rtree => "rtree",
+            Self::Tiles | Self::FineTiles(_) => "tiles",
         }
     }
 }
@@ -62,9 +72,33 @@ pub struct Query {
 pub struct Hits {
     slots: Vec<VersionSlot>,
     ends: Vec<usize>,
+    passed: tiles::Passed,
 }
 
 impl Hits {
+    /// Ends the answer to a query: by code point of the ids, each once.
+    fn close(&mut self, versions: &versions::VersionTable) {
+        let from = self.ends.last().copied().unwrap_or(0);
+        let found = &mut self.slots[from..];
+        if found.len() > 1 {
+            let id = |slot: &VersionSlot| {
+                let version = versions.get(*slot);
+                &version.expect("a hit is in the table").zone().id
+            };
+            found.sort_unstable_by(|a, b| id(a).cmp(id(b)));
+            // A zone over ±180° is there on each side: a point at the seam finds it twice.
+            let mut kept = from + 1;
+            for next in from + 1..self.slots.len() {
+                if self.slots[next] != self.slots[kept - 1] {
+                    self.slots[kept] = self.slots[next];
+                    kept += 1;
+                }
+            }
+            self.slots.truncate(kept);
+        }
+        self.ends.push(self.slots.len());
+    }
+
     /// The versions found for the query at place `query` of the batch, by code point of their ids, each once.
     #[must_use]
     pub fn of(&self, query: usize) -> &[VersionSlot] {
@@ -91,7 +125,7 @@ pub struct Index {
     kind: EngineKind,
     timelines: HashMap<ZoneId, Timeline>,
     versions: versions::VersionTable,
-    engine: rtree::Rtree,
+    engine: engine::Engine,
     history: history::History,
     in_force_count: usize,
     area_bytes: usize,
@@ -117,7 +151,7 @@ impl Index {
             kind,
             timelines: HashMap::new(),
             versions: versions::VersionTable::default(),
-            engine: rtree::Rtree::default(),
+            engine: engine::Engine::empty(kind),
             history: history::History::default(),
             in_force_count: 0,
             area_bytes: 0,
@@ -139,48 +173,18 @@ impl Index {
 
     /// Answers a batch.
     pub fn lookup(&self, queries: &[Query], hits: &mut Hits) {
+        debug_assert!(self.is_searchable, "nobody asks an index in the making");
         hits.slots.clear();
         hits.ends.clear();
-        for query in queries {
-            self.find(query, &mut hits.slots);
-            hits.ends.push(hits.slots.len());
-        }
+        self.engine.lookup(queries, &self.versions, hits);
     }
 
     /// The zone versions that cover `position` at `at`, by code point of their ids.
     #[must_use]
     pub fn zones_at(&self, position: Position, at: EventTime) -> Vec<&ZoneVersion> {
-        let mut slots = Vec::new();
-        self.find(&Query { position, at }, &mut slots);
-        slots.into_iter().map(|slot| self.version(slot)).collect()
-    }
-
-    fn find(&self, query: &Query, slots: &mut Vec<VersionSlot>) {
-        debug_assert!(self.is_searchable, "nobody asks an index in the making");
-        let from = slots.len();
-        self.engine.candidates(query, |slot| {
-            if let Some(version) = self.versions.get(slot)
-                && version.is_in_force(query.at)
-                && version.zone().area.covers(query.position)
-            {
-                slots.push(slot);
-            }
-        });
-        let found = &mut slots[from..];
-        if found.len() > 1 {
-            found.sort_unstable_by(|a, b| {
-                self.version(*a).zone().id.cmp(&self.version(*b).zone().id)
-            });
-            // A zone over ±180° has an envelope on each side: a point at the seam finds it twice.
-            let mut kept = from + 1;
-            for next in from + 1..slots.len() {
-                if slots[next] != slots[kept - 1] {
-                    slots[kept] = slots[next];
-                    kept += 1;
-                }
-            }
-            slots.truncate(kept);
-        }
+        let mut hits = Hits::default();
+        self.lookup(&[Query { position, at }], &mut hits);
+        hits.of(0).iter().map(|slot| self.version(*slot)).collect()
     }
 
     /// The version in a slot that a lookup on this very index gave.
@@ -228,6 +232,12 @@ impl Index {
     #[must_use]
     pub fn version_count(&self) -> usize {
         self.versions.len()
+    }
+
+    /// The bytes of the tiles alone; `None` where the engine has none.
+    #[must_use]
+    pub fn tile_bytes(&self) -> Option<usize> {
+        self.engine.tile_bytes()
     }
 
     /// About how many bytes its zones occupy, shapes included.

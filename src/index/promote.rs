@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::engine::{Engine, Update};
 use super::history::is_alive;
-use super::rtree::{Entry, Rtree};
 use super::timeline::{Ruler, TimelineEntry};
 use super::versions::{ZoneVersion, zone_byte_len};
 use super::{Index, VersionSlot};
@@ -80,7 +80,7 @@ impl Index {
     ) -> Result<Built, BuildFailure> {
         let mut next = Build {
             index: self.clone(),
-            entries: Vec::new(),
+            update: Update::default(),
             report: BuildReport::default(),
             as_of,
         };
@@ -93,24 +93,30 @@ impl Index {
         next.forget(rules.history_bytes_max);
         let Build {
             mut index,
-            entries,
+            update,
             report,
             ..
         } = next;
         let was_searchable = std::mem::replace(&mut index.is_searchable, !rules.filing);
+        let kind = index.kind;
         let Index {
             engine, versions, ..
         } = &mut index;
         if rules.filing {
-            *engine = Rtree::default();
+            *engine = Engine::empty(kind);
             // No tree refers to any slot.
+            for (slot, _) in update.dropped {
+                versions.empty(slot);
+            }
             versions.recycle();
         } else if was_searchable {
-            engine.add(entries, versions, as_of);
+            engine.update(update, versions, as_of);
             index.validate(&changed)?;
         } else {
-            *engine = Rtree::of(versions, as_of);
-            versions.recycle();
+            for (slot, _) in update.dropped {
+                versions.empty(slot);
+            }
+            engine.rebuild(versions, as_of);
             index.validate(index.timelines.keys())?;
         }
         Ok(Built { index, report })
@@ -180,7 +186,7 @@ impl Index {
 /// An index in the making.
 struct Build {
     index: Index,
-    entries: Vec<Entry>,
+    update: Update,
     report: BuildReport,
     as_of: EventTime,
 }
@@ -228,12 +234,7 @@ impl Build {
                     };
                     self.index.versions.set_end(slot, entry.version_end());
                     self.index.area_bytes += zone_byte_len(zone);
-                    self.entries.extend(
-                        zone.area
-                            .envelopes()
-                            .iter()
-                            .map(|envelope| Entry::new(envelope, slot)),
-                    );
+                    self.update.added.push(slot);
                 }
                 self.add(id, &mut timeline, entry);
             }
@@ -281,6 +282,7 @@ impl Build {
             history.note(id, &shorter, |old| byte_len(versions, old));
             if let Some(slot) = shorter.slot() {
                 versions.set_end(slot, shorter.version_end());
+                self.update.ended.push(slot);
             }
         }
         history.note(id, &entry, |new| byte_len(versions, new));
@@ -298,7 +300,9 @@ impl Build {
         } = &mut self.index;
         history.unnote(id, entry, |old| byte_len(versions, old));
         if let Some(slot) = entry.slot() {
-            *area_bytes -= versions.remove(slot).byte_len();
+            let version = versions.remove(slot);
+            *area_bytes -= version.byte_len();
+            self.update.dropped.push((slot, version));
         }
     }
 

@@ -16,7 +16,7 @@ use crate::geometry::Envelope;
 use crate::time::EventTime;
 
 /// A version that ended longer before `as_of` than this belongs to the history trees.
-const HOT: Duration = Duration::from_secs(60);
+pub(super) const HOT: Duration = Duration::from_secs(60);
 /// Two neighbouring trees are merged unless the older is at least this many times the newer.
 const GROWTH: usize = 4;
 
@@ -85,11 +85,32 @@ impl Rtree {
                 candidate(entry.slot);
             }
         }
+        self.probe_the_past(lon, query, candidate);
+    }
+
+    fn probe_the_past(&self, lon: f64, query: &Query, candidate: &mut impl FnMut(VersionSlot)) {
         if self.past_until.is_some_and(|until| query.at < until) {
+            let point = AABB::from_point([lon, query.position.lat]);
             for tree in &self.past {
                 for entry in tree.locate_in_envelope_intersecting(point) {
                     candidate(entry.slot);
                 }
+            }
+        }
+    }
+
+    /// The same as [`Self::candidates`] of what ended long ago only.
+    #[inline]
+    pub(super) fn candidates_of_the_past(
+        &self,
+        query: &Query,
+        mut candidate: impl FnMut(VersionSlot),
+    ) {
+        if self.past_until.is_some_and(|until| query.at < until) {
+            let lon = query.position.lon;
+            self.probe_the_past(lon, query, &mut candidate);
+            if lon.abs() == 180.0 {
+                self.probe_the_past(-lon, query, &mut candidate);
             }
         }
     }
@@ -146,25 +167,44 @@ impl Rtree {
                 continue;
             };
             match version.end() {
-                Some(end) if end <= cold_before => {
-                    self.past_until = Some(self.past_until.map_or(end, |until| until.max(end)));
-                    past.push(entry);
-                }
+                Some(end) if end <= cold_before => past.push(entry),
                 _ => hot.push(entry),
             }
         }
         if !hot.is_empty() {
             self.hot.push(Arc::new(RTree::bulk_load(hot)));
         }
-        if !past.is_empty() {
-            while let Some(tree) = self.past.pop_if(|tree| tree.size() < GROWTH * past.len()) {
-                past.extend(
-                    tree.iter()
-                        .filter(|entry| versions.get(entry.slot).is_some())
-                        .copied(),
-                );
-            }
-            self.past.push(Arc::new(RTree::bulk_load(past)));
+        self.add_to_the_past(past, versions);
+    }
+
+    /// Adds entries of versions that ended long ago.
+    pub(super) fn add_to_the_past(&mut self, mut past: Vec<Entry>, versions: &VersionTable) {
+        let ends = past.iter().filter_map(|entry| versions.get(entry.slot));
+        let until = ends.filter_map(super::ZoneVersion::end).max();
+        self.past_until = self.past_until.max(until);
+        if past.is_empty() {
+            return;
+        }
+        while let Some(tree) = self.past.pop_if(|tree| tree.size() < GROWTH * past.len()) {
+            past.extend(
+                tree.iter()
+                    .filter(|entry| versions.get(entry.slot).is_some())
+                    .copied(),
+            );
+        }
+        self.past.push(Arc::new(RTree::bulk_load(past)));
+    }
+
+    /// Where there is nothing but the past: packs it once most of its entries are of versions that went, whose slots may
+    /// then be used again.
+    pub(super) fn forget_emptied(&mut self, versions: &mut VersionTable) {
+        let emptied = versions.emptied_count();
+        if emptied > 64 && emptied * 2 > self.entry_count() {
+            let mut entries = entries_of(self.past.drain(..).collect());
+            entries.retain(|entry| versions.get(entry.slot).is_some());
+            self.past_until = None;
+            self.add_to_the_past(entries, versions);
+            versions.recycle();
         }
     }
 

@@ -159,9 +159,18 @@ impl VersionTable {
             .row(slot)
             .take()
             .expect("a version that goes is in the table");
-        self.emptied.push_back(slot.0);
         self.len -= 1;
         version
+    }
+
+    /// Takes back the slot of a version that went, though a tree may still refer to it.
+    pub(super) fn empty(&mut self, slot: VersionSlot) {
+        self.emptied.push_back(slot.0);
+    }
+
+    /// The same where no tree refers to it: it may be used again.
+    pub(super) fn free(&mut self, slot: VersionSlot) {
+        self.free.push_back(slot.0);
     }
 
     /// Says that no tree refers to an emptied slot any more: they may be used again.

@@ -140,6 +140,14 @@ prop_compose! {
     }
 }
 
+fn engines() -> impl Strategy<Value = EngineKind> {
+    prop_oneof![
+        Just(EngineKind::Rtree),
+        Just(EngineKind::Tiles),
+        Just(EngineKind::FineTiles(2))
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -149,6 +157,7 @@ proptest! {
         order in any::<u64>(),
         split in 1usize..6,
         filed in 0usize..12,
+        engine in engines(),
     ) {
         let mut shuffled = changes.clone();
         // A reproducible shuffle: proptest prints `order` with a failure.
@@ -157,7 +166,7 @@ proptest! {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             shuffled.swap(i, (state >> 33) as usize % (i + 1));
         }
-        let mut index = Index::empty(EngineKind::Rtree);
+        let mut index = Index::empty(engine);
         let mut seen = Vec::new();
         let mut before: Option<(Index, Vec<StagedChange>)> = None;
         let parts = shuffled.chunks(split).count();
@@ -180,8 +189,8 @@ proptest! {
     }
 
     #[test]
-    fn a_bounded_history_is_exact_from_its_floor_on(changes in changes(), bytes in 0usize..3_000, filed in 0usize..12) {
-        let mut index = Index::empty(EngineKind::Rtree);
+    fn a_bounded_history_is_exact_from_its_floor_on(changes in changes(), bytes in 0usize..3_000, filed in 0usize..12, engine in engines()) {
+        let mut index = Index::empty(engine);
         let mut floor = t(-1);
         let parts = changes.chunks(3).count();
         let mut as_of = t(0);

@@ -39,6 +39,7 @@ mod simulation;
 mod soak;
 mod support;
 mod tidy;
+mod tiles;
 mod tools;
 mod torture;
 mod witness;

@@ -89,7 +89,7 @@ fn event(row: &Row) -> String {
 }
 
 /// The matcher, and the zones it refused: they are in the oracles all the same.
-fn matcher(data: &Path, zones: &str) -> (Matcher, BTreeSet<String>) {
+fn matcher(data: &Path, zones: &str, engine: EngineKind) -> (Matcher, BTreeSet<String>) {
     let config = config();
     let mut refused = BTreeSet::new();
     let mut set = ZoneSet::new(&config);
@@ -103,18 +103,22 @@ fn matcher(data: &Path, zones: &str) -> (Matcher, BTreeSet<String>) {
         .filter(|line| line.starts_with(&format!("{zones}.geojson")))
         .count();
     assert_eq!(refused.len(), listed, "{zones}: {refused:?}");
-    (
-        Matcher::new(&config, set, EngineKind::Rtree, None).unwrap(),
-        refused,
-    )
+    (Matcher::new(&config, set, engine, None).unwrap(), refused)
 }
 
 fn compare(data: &Path, zones: &str, oracle: &str) -> usize {
-    let (mut matcher, refused) = matcher(data, zones);
+    let (mut matcher_of_rtree, refused) = matcher(data, zones, EngineKind::Rtree);
+    let (mut matcher, _) = matcher(data, zones, EngineKind::Tiles);
     let (mut compared, mut wrong) = (0, Vec::new());
     for row in rows(&data.join(oracle)) {
         let event = event(&row);
         let enriched = matcher.enrich(event.as_bytes());
+        assert_eq!(
+            enriched,
+            matcher_of_rtree.enrich(event.as_bytes()),
+            "{oracle} row {}: both engines give the same bytes",
+            row.number
+        );
         if row.lat.abs() > 90.0 || row.lon.abs() > 180.0 {
             assert!(enriched.is_err(), "{oracle} row {}", row.number);
             continue;
@@ -205,7 +209,7 @@ fn the_command_answers_as_the_library_and_names_what_it_refuses() {
         .collect();
     feed.join().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1), "a line was refused");
-    let (mut matcher, refused) = matcher(&data, "us-counties-10m");
+    let (mut matcher, refused) = matcher(&data, "us-counties-10m", EngineKind::Rtree);
     assert_eq!(answers.len(), events.len());
     for (event, answer) in events.iter().zip(&answers) {
         assert_eq!(matcher.enrich(event.as_bytes()).unwrap(), answer.as_bytes());

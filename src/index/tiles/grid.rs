@@ -1,0 +1,275 @@
+//! The grid: a square of 512 degrees that holds the world, halved 24 times an axis into tiles of 3.4 metres, and 15 bits of
+//! place inside a tile of any level. All borders are powers of two of a degree: exact in `f64`.
+
+use crate::geometry::{Envelope, Position};
+
+/// The finest level of tiles; even, as nodes span two levels.
+pub(super) const LEVEL_MAX: u32 = 24;
+/// Bits of place within a tile.
+const LOCAL_BITS: u32 = 15;
+/// Units of place along a tile.
+pub(super) const SIDE: u32 = 1 << LOCAL_BITS;
+/// Units around a tile in which boundaries are kept too.
+pub(super) const MARGIN: u32 = 16;
+/// Bits of a key.
+const KEY_BITS: u32 = LEVEL_MAX + LOCAL_BITS;
+/// Units of a key in a degree: 2^39 for 2^9 degrees.
+const UNITS: f64 = (1_u64 << 30) as f64;
+
+/// Where a place stands on the finest grid, an axis each.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    x: u64,
+    y: u64,
+}
+
+impl Key {
+    /// Of a place within the world. The eastern and the northern end of the world belong to the tiles before them.
+    pub(super) fn of(at: Position) -> Self {
+        Self {
+            x: unit(at.lon).min(unit(180.0) - 1),
+            y: unit(at.lat).min(unit(90.0) - 1),
+        }
+    }
+
+    /// The place within the tile of this level, in units from its south-western corner.
+    pub(super) fn local(self, level: u32) -> (u32, u32) {
+        let shift = LEVEL_MAX - level;
+        let part = |key: u64| (key >> shift) as u32 & (SIDE - 1);
+        (part(self.x), part(self.y))
+    }
+
+    /// Both axes' levels bit by bit, the first level on top: two bits a level.
+    pub(super) fn path(self) -> u64 {
+        spread(self.x >> LOCAL_BITS) | spread(self.y >> LOCAL_BITS) << 1
+    }
+}
+
+/// Exact: a power of two changes no digit, and the floor is taken before anything is added.
+fn unit(degrees: f64) -> u64 {
+    let scaled = degrees * UNITS;
+    let whole = scaled as i64;
+    let floor = whole - i64::from((whole as f64) > scaled);
+    (floor + (1 << (KEY_BITS - 1))) as u64
+}
+
+/// Puts a zero between all bits.
+fn spread(bits: u64) -> u64 {
+    let mut spread = bits & 0xff_ffff;
+    spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    spread = (spread | spread << 2) & 0x3333_3333_3333_3333;
+    (spread | spread << 1) & 0x5555_5555_5555_5555
+}
+
+/// A square of the grid: a place belongs to it if it is not on its northern or eastern border.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    pub(super) level: u32,
+    x: u32,
+    y: u32,
+}
+
+impl Tile {
+    /// The smallest tile of an even level that holds the rectangle and can be a node.
+    pub(super) fn around(bounds: &Envelope) -> Self {
+        let key = |lon: f64, lat: f64| {
+            Key::of(Position {
+                lon: lon.clamp(-180.0, 180.0),
+                lat: lat.clamp(-90.0, 90.0),
+            })
+        };
+        let (low, high) = (
+            key(bounds.lon_min, bounds.lat_min),
+            key(bounds.lon_max, bounds.lat_max),
+        );
+        let differing = (low.x ^ high.x) | (low.y ^ high.y);
+        let same = KEY_BITS - (u64::BITS - differing.leading_zeros());
+        let level = (same & !1).min(LEVEL_MAX - 2);
+        Self {
+            level,
+            x: (low.x >> (KEY_BITS - level)) as u32,
+            y: (low.y >> (KEY_BITS - level)) as u32,
+        }
+    }
+
+    /// The smallest tile of an even level that holds both.
+    pub(super) fn join(self, other: Self) -> Self {
+        let (mut one, mut two) = (self, other);
+        while one != two {
+            if one.level >= two.level {
+                one = one.node_above();
+            } else {
+                two = two.node_above();
+            }
+        }
+        one
+    }
+
+    /// The tile one level up.
+    pub(super) fn above(self) -> Option<Self> {
+        Some(Self {
+            level: self.level.checked_sub(1)?,
+            x: self.x >> 1,
+            y: self.y >> 1,
+        })
+    }
+
+    /// The tile two levels up.
+    pub(super) fn node_above(self) -> Self {
+        Self {
+            level: self.level - 2,
+            x: self.x >> 2,
+            y: self.y >> 2,
+        }
+    }
+
+    /// Which of the sixteen of the tile two levels up it is.
+    pub(super) fn slot_above(self) -> usize {
+        let (x, y) = (self.x as usize, self.y as usize);
+        ((y >> 1 & 1) << 3) | ((x >> 1 & 1) << 2) | ((y & 1) << 1) | (x & 1)
+    }
+
+    /// The quarter with this number: south-west, south-east, north-west, north-east.
+    pub(super) fn quarter(self, number: usize) -> Self {
+        Self {
+            level: self.level + 1,
+            x: self.x * 2 + (number & 1) as u32,
+            y: self.y * 2 + (number >> 1) as u32,
+        }
+    }
+
+    /// How many bits a [`Key::path`] has below this tile's own, and its own.
+    pub(super) fn path(self) -> (u32, u64) {
+        let below = 2 * (LEVEL_MAX - self.level);
+        (
+            below,
+            spread(u64::from(self.x)) | spread(u64::from(self.y)) << 1,
+        )
+    }
+
+    /// Degrees along a side.
+    pub(super) fn degrees(self) -> f64 {
+        512.0 / f64::from(1_u32 << self.level)
+    }
+
+    pub(super) fn west(self) -> f64 {
+        f64::from(self.x) * self.degrees() - 256.0
+    }
+
+    pub(super) fn south(self) -> f64 {
+        f64::from(self.y) * self.degrees() - 256.0
+    }
+
+    /// Units in a degree.
+    pub(super) fn units(self) -> f64 {
+        f64::from(SIDE) / self.degrees()
+    }
+
+    /// The place of a unit's south-western corner.
+    pub(super) fn position(self, x: u32, y: u32) -> Position {
+        Position {
+            lon: self.west() + f64::from(x) / self.units(),
+            lat: self.south() + f64::from(y) / self.units(),
+        }
+    }
+
+    /// The tile with its margin: what of a boundary meets it is kept with the tile. Windows of tiles lie within those of the
+    /// tiles that these are parts of.
+    pub(super) fn window(self) -> Envelope {
+        let margin = f64::from(MARGIN) / self.units();
+        Envelope {
+            lon_min: self.west() - margin,
+            lat_min: self.south() - margin,
+            lon_max: self.west() + self.degrees() + margin,
+            lat_max: self.south() + self.degrees() + margin,
+        }
+    }
+
+    /// Whether nothing of it is in the world.
+    pub(super) fn is_off_the_world(self) -> bool {
+        let (west, south) = (self.west(), self.south());
+        west >= 180.0
+            || south >= 90.0
+            || west + self.degrees() <= -180.0
+            || south + self.degrees() <= -90.0
+    }
+
+    /// The middle of it, or of the part of it that is in the world.
+    pub(super) fn middle(self) -> Position {
+        let middle = |low: f64, bound: f64| {
+            f64::midpoint(low.max(-bound), (low + self.degrees()).min(bound))
+        };
+        Position {
+            lon: middle(self.west(), 180.0),
+            lat: middle(self.south(), 90.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(lon: f64, lat: f64) -> Position {
+        Position { lon, lat }
+    }
+
+    #[test]
+    fn place_one_ulp_left_of_a_border_is_in_the_tile_before_it() {
+        for border in [
+            0.0,
+            0.5,
+            -0.5,
+            1.0,
+            -97.75,
+            2f64.powi(-15),
+            -(2f64.powi(-15)),
+        ] {
+            let (below, on) = (
+                Key::of(at(border.next_down(), 0.0)),
+                Key::of(at(border, 0.0)),
+            );
+            assert_eq!(below.x + 1, on.x, "{border}");
+        }
+        assert_eq!(Key::of(at(-0.0, -0.0)), Key::of(at(0.0, 0.0)));
+        assert_eq!(
+            Key::of(at(-f64::from_bits(1), 0.0)).x + 1,
+            Key::of(at(0.0, 0.0)).x
+        );
+    }
+
+    #[test]
+    fn path_leads_to_the_tile_of_a_place() {
+        let place = at(-97.743_060_987, 30.267_153_123);
+        let key = Key::of(place);
+        let mut tile = Tile {
+            level: 0,
+            x: 0,
+            y: 0,
+        };
+        while tile.level < LEVEL_MAX {
+            let number = (key.path() >> (2 * (LEVEL_MAX - tile.level - 1)) & 3) as usize;
+            tile = tile.quarter(number);
+            assert!(tile.west() <= place.lon && place.lon < tile.west() + tile.degrees());
+            assert!(tile.south() <= place.lat && place.lat < tile.south() + tile.degrees());
+            let (below, path) = tile.path();
+            assert_eq!(key.path() >> below, path);
+            let (x, y) = key.local(tile.level);
+            let corner = tile.position(x, y);
+            assert!(corner.lon <= place.lon && place.lon < corner.lon + 1.0 / tile.units());
+            assert!(corner.lat <= place.lat && place.lat < corner.lat + 1.0 / tile.units());
+        }
+        let bounds = Envelope {
+            lon_min: -97.8,
+            lat_min: 30.2,
+            lon_max: -97.7,
+            lat_max: 30.3,
+        };
+        let around = Tile::around(&bounds);
+        let (below, path) = around.path();
+        assert_eq!(key.path() >> below, path);
+        assert_eq!(around.join(tile), around);
+    }
+}

@@ -1,0 +1,294 @@
+//! The tile engine: a tree of lon/lat tiles. A tile knows the zones that cover it whole, and of the others the boundaries
+//! that pass, so that one way down answers for all zones; near a boundary the exact `covers` decides.
+//!
+//! `grid` says which tile a place is in, `work` which zones are in a tile, `build` and `leaf` write that down, `change` makes
+//! the next tree and shares what it leaves alone, `walk` answers. Nodes are immutable and freed with the last index that
+//! has them, which is the promoter's (I4, I11). Versions that ended well before `as_of` stand apart, as in `rtree`.
+
+mod build;
+mod change;
+mod grid;
+mod leaf;
+mod node;
+mod slots;
+mod walk;
+mod work;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::OrdSet;
+
+use super::engine::Update;
+use super::rtree::{Entry, HOT, Rtree};
+use super::versions::{VersionSlot, VersionTable, ZoneVersion};
+use crate::geometry::{Area, Envelope};
+use crate::time::EventTime;
+use build::Builder;
+use change::{Changer, Delta};
+use grid::Tile;
+use node::{Node, NodeBuilder, Slot};
+use slots::{Slots, Standing};
+pub(super) use walk::Passed;
+use work::{Work, bounds_of};
+
+/// The uppermost node: the smallest that holds all zones.
+#[derive(Clone)]
+struct Root {
+    tile: Tile,
+    node: Arc<Node>,
+}
+
+/// Versions by tile.
+#[derive(Clone)]
+pub(super) struct Tiles {
+    edges_max: usize,
+    root: Option<Root>,
+    slots: Slots,
+    /// How many versions are in the tree.
+    count: usize,
+    /// No settled version begins after it.
+    settled_from: Option<EventTime>,
+    /// When something about a slot is due: it has been in force for long, or has been over for long.
+    due: OrdSet<(EventTime, u32)>,
+    past: Rtree,
+}
+
+impl Default for Tiles {
+    fn default() -> Self {
+        Self {
+            edges_max: build::EDGES_MAX,
+            root: None,
+            slots: Slots::default(),
+            count: 0,
+            settled_from: None,
+            due: OrdSet::new(),
+            past: Rtree::default(),
+        }
+    }
+}
+
+impl Tiles {
+    /// The engine that splits tiles with more distinct edges: for tests, which see more tiles so.
+    pub(super) fn splitting_above(edges_max: usize) -> Self {
+        Self {
+            edges_max,
+            ..Self::default()
+        }
+    }
+
+    /// All versions, built at once.
+    pub(super) fn rebuild(&mut self, versions: &VersionTable, as_of: EventTime) {
+        *self = Self::splitting_above(self.edges_max);
+        let cold_before = as_of.minus(HOT);
+        let mut hot = Vec::with_capacity(versions.len());
+        let mut past = Vec::new();
+        for (slot, version) in versions.iter() {
+            if version.end().is_some_and(|end| end <= cold_before) {
+                past.push(slot);
+                continue;
+            }
+            hot.push((slot.0, &version.zone().area));
+            if version.end().is_none() && version.valid_from() <= cold_before {
+                self.settle(slot, version.valid_from());
+            } else {
+                self.note(slot, version);
+            }
+        }
+        self.count = hot.len();
+        self.bury(past, versions);
+        let Some(tile) = tile_around(hot.iter().map(|(_, area)| *area)) else {
+            return;
+        };
+        let mut work = Work::default();
+        for (slot, area) in hot {
+            work.add(slot, area, tile);
+        }
+        let node = Builder::new(self.edges_max).node(tile, &work);
+        self.root = Some(Root {
+            tile,
+            node: Arc::new(node),
+        });
+    }
+
+    fn settle(&mut self, slot: VersionSlot, valid_from: EventTime) {
+        self.slots.set(slot.0, Standing::Settled);
+        self.settled_from = self.settled_from.max(Some(valid_from));
+    }
+
+    /// Notes when a version in the tree asks for attention.
+    fn note(&mut self, slot: VersionSlot, version: &ZoneVersion) {
+        self.slots.set(slot.0, Standing::Dated);
+        self.due.insert((version.valid_from(), slot.0));
+        if let Some(end) = version.end() {
+            self.due.insert((end, slot.0));
+        }
+    }
+
+    fn bury(&mut self, slots: Vec<VersionSlot>, versions: &VersionTable) {
+        let mut entries = Vec::new();
+        for slot in slots {
+            if let Some(version) = versions.get(slot) {
+                let envelopes = version.zone().area.envelopes();
+                entries.extend(envelopes.iter().map(|envelope| Entry::new(envelope, slot)));
+            }
+        }
+        self.past.add_to_the_past(entries, versions);
+    }
+
+    /// Makes the tree that of the versions as they are now.
+    pub(super) fn update(&mut self, update: Update, versions: &mut VersionTable, as_of: EventTime) {
+        let Update {
+            added,
+            ended,
+            dropped,
+        } = update;
+        let cold_before = as_of.minus(HOT);
+        let is_new: BTreeSet<VersionSlot> = added.iter().copied().collect();
+        let (mut coming, mut buried) = (Vec::new(), Vec::new());
+        for slot in &added {
+            // One that a later change of the same batch cancelled is gone already.
+            let Some(version) = versions.get(*slot) else {
+                continue;
+            };
+            if version.end().is_some_and(|end| end <= cold_before) {
+                buried.push(*slot);
+            } else {
+                self.note(*slot, version);
+                coming.push(*slot);
+            }
+        }
+        for slot in ended {
+            if let Some(version) = versions.get(slot)
+                && self.slots.get(slot.0) != Standing::Away
+            {
+                self.note(slot, version);
+            }
+        }
+        let mut going: Vec<(u32, Arc<crate::zone::Zone>)> = Vec::new();
+        let mut free = Vec::new();
+        for (slot, version) in &dropped {
+            if is_new.contains(slot) {
+                free.push(*slot);
+            } else if self.slots.get(slot.0) == Standing::Away {
+                versions.empty(*slot);
+            } else {
+                self.slots.set(slot.0, Standing::Away);
+                going.push((slot.0, version.shared_zone().clone()));
+                free.push(*slot);
+            }
+        }
+        self.attend(cold_before, versions, &mut going, &mut buried);
+        coming.retain(|slot| self.slots.get(slot.0) != Standing::Away);
+        self.count = self.count + coming.len() - going.len();
+        self.change(&coming, &going, versions);
+        self.bury(buried, versions);
+        for slot in free {
+            versions.free(slot);
+        }
+        self.past.forget_emptied(versions);
+    }
+
+    /// Does what is due: what has been over for long goes to the past, what has been in force for long settles.
+    fn attend(
+        &mut self,
+        cold_before: EventTime,
+        versions: &VersionTable,
+        going: &mut Vec<(u32, Arc<crate::zone::Zone>)>,
+        buried: &mut Vec<VersionSlot>,
+    ) {
+        while let Some(&(when, slot)) = self.due.get_min() {
+            if when > cold_before {
+                break;
+            }
+            self.due.remove(&(when, slot));
+            let slot = VersionSlot(slot);
+            if self.slots.get(slot.0) == Standing::Away {
+                continue;
+            }
+            let Some(version) = versions.get(slot) else {
+                continue;
+            };
+            match version.end() {
+                Some(end) if end <= cold_before => {
+                    self.slots.set(slot.0, Standing::Away);
+                    going.push((slot.0, version.shared_zone().clone()));
+                    buried.push(slot);
+                }
+                None if version.valid_from() <= cold_before => {
+                    self.settle(slot, version.valid_from());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes the tree anew where versions come and go.
+    fn change(
+        &mut self,
+        coming: &[VersionSlot],
+        going: &[(u32, Arc<crate::zone::Zone>)],
+        versions: &VersionTable,
+    ) {
+        if coming.is_empty() && going.is_empty() {
+            return;
+        }
+        let area_of = |slot: u32| -> &Area {
+            let version = versions.get(VersionSlot(slot));
+            &version
+                .expect("a version in the tree is in the table")
+                .zone()
+                .area
+        };
+        let Some(around) = tile_around(coming.iter().map(|slot| area_of(slot.0)))
+            .into_iter()
+            .chain(self.root.as_ref().map(|root| root.tile))
+            .reduce(Tile::join)
+        else {
+            return;
+        };
+        let root = self.root.take();
+        let mut tile = root.as_ref().map_or(around, |root| root.tile);
+        let mut node = root.map(|root| root.node).unwrap_or_default();
+        while tile != around {
+            let mut nb = NodeBuilder::new(&[]);
+            nb.copy(tile.slot_above()..tile.slot_above() + 1, Slot::Child(&node));
+            node = Arc::new(nb.finish());
+            tile = tile.node_above();
+        }
+        let mut delta = Delta::default();
+        for slot in coming {
+            delta.added.add(slot.0, area_of(slot.0), tile);
+        }
+        for (slot, zone) in going {
+            delta.removed.add(*slot, &zone.area, tile);
+        }
+        let mut changer = Changer {
+            builder: Builder::new(self.edges_max),
+            area_of: &area_of,
+        };
+        self.root = changer.node(&node, tile, &delta).map(|node| Root {
+            tile,
+            node: Arc::new(node),
+        });
+    }
+
+    /// Entries for versions, those in the past included.
+    pub(super) fn entry_count(&self) -> usize {
+        self.count + self.past.entry_count()
+    }
+
+    /// The bytes that the tiles occupy, the zones' shapes apart.
+    pub(super) fn byte_len(&self) -> usize {
+        self.root.as_ref().map_or(0, |root| root.node.byte_len())
+    }
+}
+
+/// The smallest tile that holds all areas.
+fn tile_around<'a>(areas: impl Iterator<Item = &'a Area>) -> Option<Tile> {
+    let tile = |area: &Area| {
+        let bounds: Envelope = bounds_of(area);
+        Tile::around(&bounds)
+    };
+    areas.map(tile).reduce(Tile::join)
+}

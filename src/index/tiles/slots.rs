@@ -1,0 +1,46 @@
+//! How each version stands in the tree, two bits a slot, copied on write by chunks.
+
+use std::sync::Arc;
+
+/// How a version stands.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Not in the tree.
+    Away,
+    /// In the tree; when it is in force is to be looked up.
+    Dated,
+    /// In the tree, and in force for every instant from [`super::Tiles::settled_from`] on.
+    Settled,
+}
+
+const WORDS: usize = 64;
+const PER_WORD: usize = 32;
+
+#[derive(Clone, Default)]
+pub(super) struct Slots(Vec<Arc<[u64; WORDS]>>);
+
+impl Slots {
+    #[inline]
+    pub(super) fn get(&self, slot: u32) -> Standing {
+        let slot = slot as usize;
+        let Some(chunk) = self.0.get(slot / (WORDS * PER_WORD)) else {
+            return Standing::Away;
+        };
+        match chunk[slot / PER_WORD % WORDS] >> (2 * (slot % PER_WORD)) & 3 {
+            0 => Standing::Away,
+            1 => Standing::Dated,
+            _ => Standing::Settled,
+        }
+    }
+
+    pub(super) fn set(&mut self, slot: u32, standing: Standing) {
+        let slot = slot as usize;
+        let chunk = slot / (WORDS * PER_WORD);
+        while self.0.len() <= chunk {
+            self.0.push(Arc::new([0; WORDS]));
+        }
+        let word = &mut Arc::make_mut(&mut self.0[chunk])[slot / PER_WORD % WORDS];
+        let shift = 2 * (slot % PER_WORD);
+        *word = *word & !(3 << shift) | (standing as u64) << shift;
+    }
+}

@@ -1,0 +1,242 @@
+//! The zones of one tile while it is built or changed: those that cover it whole, and the others with the pieces of their
+//! boundaries that meet the tile's window. What a tile is told is a function of zone and tile alone, whichever way down
+//! led to it: [`Segment::meets`] is exact, and windows lie within those above.
+
+use std::f64::consts::PI;
+
+use super::grid::{LEVEL_MAX, Tile};
+use crate::geometry::{Area, Circle, EARTH_RADIUS_M, Envelope, Segment, distance_m};
+
+/// Metres by which circles may be off.
+const CIRCLE_MARGIN_M: f64 = 0.01;
+
+/// What of a zone's boundary is known to meet a tile.
+#[derive(Copy, Clone, Debug)]
+pub(super) enum Border {
+    /// All of it: it lies within the window, and its pieces have not been listed yet.
+    Whole(Envelope),
+    /// These of [`Work::pieces`].
+    Pieces { from: usize, to: usize },
+    /// The rim of a circle may pass.
+    Rim,
+}
+
+/// A zone with a boundary in the tile.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Edged<'a> {
+    pub(super) slot: u32,
+    pub(super) area: &'a Area,
+    pub(super) border: Border,
+}
+
+/// The zones of a tile.
+#[derive(Default, Debug)]
+pub(super) struct Work<'a> {
+    pub(super) edged: Vec<Edged<'a>>,
+    pub(super) covers: Vec<u32>,
+    pub(super) pieces: Vec<Segment>,
+}
+
+fn hold(outer: &Envelope, inner: &Envelope) -> bool {
+    outer.lon_min <= inner.lon_min
+        && inner.lon_max <= outer.lon_max
+        && outer.lat_min <= inner.lat_min
+        && inner.lat_max <= outer.lat_max
+}
+
+fn meet(one: &Envelope, other: &Envelope) -> bool {
+    one.lon_min <= other.lon_max
+        && other.lon_min <= one.lon_max
+        && one.lat_min <= other.lat_max
+        && other.lat_min <= one.lat_max
+}
+
+/// A rectangle around an area.
+pub(super) fn bounds_of(area: &Area) -> Envelope {
+    let envelopes = area.envelopes();
+    let mut bounds = envelopes[0];
+    for other in &envelopes[1..] {
+        bounds.lon_min = bounds.lon_min.min(other.lon_min);
+        bounds.lon_max = bounds.lon_max.max(other.lon_max);
+        bounds.lat_min = bounds.lat_min.min(other.lat_min);
+        bounds.lat_max = bounds.lat_max.max(other.lat_max);
+    }
+    bounds
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn clear(&mut self) {
+        self.edged.clear();
+        self.covers.clear();
+        self.pieces.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.edged.is_empty() && self.covers.is_empty()
+    }
+
+    /// Whether this slot is among its zones.
+    pub(super) fn has(&self, slot: u32) -> bool {
+        self.covers.contains(&slot) || self.edged.iter().any(|edged| edged.slot == slot)
+    }
+
+    /// Adds a zone that may lie anywhere.
+    pub(super) fn add(&mut self, slot: u32, area: &'a Area, tile: Tile) {
+        if tile.is_off_the_world() {
+            return;
+        }
+        let bounds = bounds_of(area);
+        let window = tile.window();
+        // Pieces over the antimeridian reach beyond the rectangle.
+        let is_at_seam = bounds.lon_min <= -180.0 || bounds.lon_max >= 180.0;
+        if let Some(circle) = area.circle() {
+            // What rounding makes of a rim is not the same for a tile and for those above it: the uppermost that knows
+            // decides, as on the way down.
+            let mut knows = tile;
+            let mut at = tile;
+            while let Some(above) = at.above() {
+                if lie(circle, above) != Lie::Rim {
+                    knows = above;
+                }
+                at = above;
+            }
+            self.add_circle(slot, area, circle, knows);
+        } else if !is_at_seam && hold(&window, &bounds) {
+            self.edged.push(Edged {
+                slot,
+                area,
+                border: Border::Whole(bounds),
+            });
+        } else if is_at_seam || meet(&window, &bounds) {
+            let from = self.pieces.len();
+            area.segments_near(&window, &mut self.pieces);
+            self.settle(slot, area, tile, from);
+        }
+    }
+
+    /// Files a zone by the pieces that were just added from `from` on.
+    fn settle(&mut self, slot: u32, area: &'a Area, tile: Tile, from: usize) {
+        let to = self.pieces.len();
+        if to > from {
+            self.edged.push(Edged {
+                slot,
+                area,
+                border: Border::Pieces { from, to },
+            });
+        } else if area.covers(tile.middle()) {
+            self.covers.push(slot);
+        }
+    }
+
+    fn add_circle(&mut self, slot: u32, area: &'a Area, circle: &Circle, tile: Tile) {
+        match lie(circle, tile) {
+            Lie::Covers => self.covers.push(slot),
+            Lie::Rim => self.edged.push(Edged {
+                slot,
+                area,
+                border: Border::Rim,
+            }),
+            Lie::Apart => {}
+        }
+    }
+
+    /// Puts into `part` what is in a quarter of its tile; those that cover the tile only if `with_covers`.
+    pub(super) fn quarter(&self, part: Tile, with_covers: bool, into: &mut Self) {
+        into.clear();
+        if part.is_off_the_world() {
+            return;
+        }
+        if with_covers {
+            into.covers.extend_from_slice(&self.covers);
+        }
+        let window = part.window();
+        for edged in &self.edged {
+            let Edged { slot, area, .. } = *edged;
+            match edged.border {
+                Border::Rim => {
+                    let circle = area.circle().expect("only circles have rims");
+                    into.add_circle(slot, area, circle, part);
+                }
+                Border::Whole(bounds) if hold(&window, &bounds) => into.edged.push(*edged),
+                Border::Whole(bounds) => {
+                    if meet(&window, &bounds) {
+                        let from = into.pieces.len();
+                        area.segments_near(&window, &mut into.pieces);
+                        into.settle(slot, area, part, from);
+                    }
+                }
+                Border::Pieces { from, to } => {
+                    let begin = into.pieces.len();
+                    let pieces = self.pieces[from..to].iter();
+                    into.pieces
+                        .extend(pieces.filter(|piece| piece.meets(&window)));
+                    into.settle(slot, area, part, begin);
+                }
+            }
+        }
+    }
+
+    /// Lists the pieces of all zones.
+    pub(super) fn list_pieces(&mut self, tile: Tile) {
+        for edged in &mut self.edged {
+            if let Border::Whole(_) = edged.border {
+                let from = self.pieces.len();
+                edged.area.segments_near(&tile.window(), &mut self.pieces);
+                edged.border = Border::Pieces {
+                    from,
+                    to: self.pieces.len(),
+                };
+            }
+        }
+    }
+
+    /// How many vertices have not been listed as pieces.
+    pub(super) fn unlisted(&self) -> usize {
+        let unlisted = self.edged.iter().filter_map(|edged| match edged.border {
+            Border::Whole(_) => Some(edged.area.vertex_count()),
+            _ => None,
+        });
+        unlisted.sum()
+    }
+
+    /// Whether a circle asks for finer tiles: those that its rim passes cost a distance each time.
+    pub(super) fn has_coarse_rim(&self, tile: Tile) -> bool {
+        self.edged.iter().any(|edged| {
+            matches!(edged.border, Border::Rim)
+                && edged
+                    .area
+                    .circle()
+                    .is_some_and(|circle| reach_m(tile) > circle.radius_m() / 8.0)
+                && tile.level < LEVEL_MAX
+        })
+    }
+}
+
+/// How a circle lies to a tile.
+#[derive(PartialEq)]
+enum Lie {
+    Covers,
+    Rim,
+    Apart,
+}
+
+fn lie(circle: &Circle, tile: Tile) -> Lie {
+    let (near, far) = (
+        distance_m(circle.center(), tile.middle()),
+        reach_m(tile) + CIRCLE_MARGIN_M,
+    );
+    if near + far < circle.radius_m() {
+        Lie::Covers
+    } else if near - far <= circle.radius_m() {
+        Lie::Rim
+    } else {
+        Lie::Apart
+    }
+}
+
+/// No place of a tile is further from its middle, in metres: along a line in the plane of lon and lat, a degree of either
+/// is at most a degree of a great circle.
+fn reach_m(tile: Tile) -> f64 {
+    let half = tile.degrees() / 2.0;
+    half.hypot(half) * PI / 180.0 * EARTH_RADIUS_M
+}
