@@ -21,6 +21,11 @@ const RATES: [usize; 8] = [500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100
 /// How many promotions a second the changes of a rate come in: each tick of the gate is one.
 const PROMOTIONS_PER_SECOND: usize = 100;
 
+/// So many ms after the zones' own instant.
+fn later(millis: usize) -> EventTime {
+    EventTime::clamped(support::AS_OF.millis() + millis as i64)
+}
+
 struct World {
     published: ArcSwap<Index>,
     queries: Vec<Query>,
@@ -106,7 +111,7 @@ impl World {
                             // Each change of a zone is later than the one before.
                             let offset = (1 << 40) + (place + n) as i64;
                             change.position.offset.0 = offset;
-                            change.valid_from = EventTime::clamped(offset);
+                            change.valid_from = later(place + n);
                             change.commit_time = change.valid_from;
                             change
                         })
@@ -115,11 +120,7 @@ impl World {
                     let built = self
                         .published
                         .load()
-                        .promote(
-                            &changes,
-                            EventTime::clamped((1 << 40) + place as i64),
-                            &support::RULES,
-                        )
+                        .promote(&changes, later(place), &support::RULES)
                         .expect("it builds");
                     self.published.store(Arc::new(built.index));
                     promoted += 1;

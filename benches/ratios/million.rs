@@ -2,7 +2,7 @@
 
 use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::geometry::ShapeRules;
-use ringfence::index::{BuildRules, EngineKind, Hits, Index};
+use ringfence::index::{BuildRules, Hits, Index};
 use ringfence::partition::RecordPosition;
 use ringfence::time::EventTime;
 use ringfence::zone::StagedChange;
@@ -43,7 +43,7 @@ pub(crate) fn bootstrap() -> Index {
     let side = side();
     let zones = side * side;
     let rules = ZoneRules::new(ShapeRules::default(), 1 << 20, &[]);
-    let mut index = Index::empty(EngineKind::Rtree);
+    let mut index = Index::empty(support::engine());
     let mut spent = Cost::default();
     let mut add = |cost: Cost| {
         spent.wall += cost.wall;
@@ -68,7 +68,7 @@ pub(crate) fn bootstrap() -> Index {
                 ..support::RULES
             };
             index = index
-                .promote(&changes, EventTime::clamped(0), &rules)
+                .promote(&changes, support::AS_OF, &rules)
                 .expect("it builds")
                 .index;
         });

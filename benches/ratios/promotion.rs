@@ -2,7 +2,6 @@
 //! promotions in a row, merges included.
 
 use ringfence::index::Index;
-use ringfence::time::EventTime;
 use ringfence::zone::StagedChange;
 
 use crate::support;
@@ -30,7 +29,7 @@ pub(crate) fn one_by_one(index: &Index, changes: &[StagedChange]) -> Cost {
             index = index
                 .promote(
                     std::slice::from_ref(change),
-                    EventTime::clamped(0),
+                    support::AS_OF,
                     &support::RULES,
                 )
                 .expect("it builds")

@@ -133,10 +133,20 @@ pub fn rings(side: usize, per_edge: usize) -> impl Iterator<Item = Vec<Position>
     (0..side * side).map(move |number| cell(side, number, per_edge))
 }
 
+/// When a world is looked at: its zones have been in force for long, as most are.
+pub const AS_OF: EventTime = EventTime::clamped(1_600_000_000_000);
+
+/// The engine that is measured: `RINGFENCE_BENCH_ENGINE`, or the default.
+pub fn engine() -> EngineKind {
+    std::env::var("RINGFENCE_BENCH_ENGINE").map_or(EngineKind::default(), |name| {
+        EngineKind::from_name(&name).expect("RINGFENCE_BENCH_ENGINE is `tiles` or `rtree`")
+    })
+}
+
 /// The index of these zones.
 pub fn index(changes: &[StagedChange]) -> Index {
-    Index::empty(EngineKind::Rtree)
-        .promote(changes, EventTime::clamped(0), &RULES)
+    Index::empty(engine())
+        .promote(changes, AS_OF, &RULES)
         .expect("it builds")
         .index
 }
