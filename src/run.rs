@@ -206,8 +206,8 @@ async fn signals(shutdown: Shutdown) {
             std::process::exit(128 + number);
         }
         is_second = true;
-        tracing::info!("signalled: draining; a second signal ends at once");
         shutdown.request();
+        tracing::info!("signalled: draining; a second signal ends at once");
     }
 }
 

@@ -331,12 +331,10 @@ fn every_set(matches: &clap::ArgMatches) -> Vec<String> {
     all
 }
 
-#[allow(
-    clippy::print_stderr,
-    reason = "the one place that speaks to the terminal beside the log"
-)]
+/// The one place that speaks to the terminal beside the log. Where nobody hears it (a full disk, `| head`), the exit code
+/// still tells.
 fn to_stderr(text: impl fmt::Display) {
-    eprintln!("{text}");
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 /// Starts the log on stderr. Only the daemon is chatty by itself; the other commands speak by their reports.
@@ -359,6 +357,8 @@ fn start_log(global: &Global, command: &Command) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_writer(std::io::stderr)
+        // It would panic where stderr cannot be written to, in whatever thread had something to say.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let started = match global.log {
         LogFormat::Text => builder.with_target(false).try_init(),

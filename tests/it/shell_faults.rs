@@ -71,6 +71,42 @@ const CANARIES: [&str; 5] = [
     "canary-file-5",
 ];
 
+/// A log whose disk is full, or whose reader has gone: the signal was once lost with the line that tells of it.
+#[test]
+fn a_process_that_nobody_hears_still_works_and_stops_by_a_signal() {
+    let cluster = cluster(1);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("ringfence.toml");
+    let text = format!(
+        "[kafka]\n\"bootstrap.servers\" = \"{}\"\n\"group.id\" = \"unheard\"\n[zones]\nallow_empty = true\n\
+         [gate]\ncreate_time_margin_ms = 250\n",
+        cluster.bootstrap_servers(),
+    );
+    std::fs::write(&config, text).unwrap();
+    write_events(
+        &Settings::new(&cluster.bootstrap_servers(), "g"),
+        "telemetry",
+        50,
+    );
+    let mut daemon = Daemon::start_unheard(&config);
+    daemon.wait_ready();
+    wait_for("all is enriched", || {
+        daemon.metric("ringfence_records_enriched_total", "") == Some(50.0)
+    });
+    daemon.stop();
+}
+
+#[test]
+fn an_error_that_cannot_be_told_leaves_its_exit_code() {
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let status = Command::new(binary())
+        .args(["--set", "no.such_key=1", "check"])
+        .stderr(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(78));
+}
+
 fn secret_config(bootstrap_servers: &str, folder: &Path) -> std::path::PathBuf {
     let [password, key, oauth, _, file] = CANARIES;
     let secret = folder.join("secret");

@@ -178,7 +178,7 @@ impl<'a> Letters<'a> {
 /// # Errors
 /// There is no dead-letter topic, or the cluster does not answer.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
-    let config = context.config()?;
+    let config = context.kafka_config()?;
     let failed = |why: EdgeError| Failure::failed("dead-letters", why);
     let Some(topic) = config.dead_letter.topic.as_deref() else {
         return Err(Failure::Failed(

@@ -125,6 +125,12 @@ impl Daemon {
         Self::spawn(config, folder, name, &["-vv"], &environment)
     }
 
+    /// Starts `run` where nothing that it says can be written.
+    pub fn start_unheard(config: &Path) -> Self {
+        let full = std::fs::File::create("/dev/full").expect("Linux has it");
+        Self::spawn_saying_to(config, full, PathBuf::new(), &[], &[])
+    }
+
     fn spawn(
         config: &Path,
         folder: &Path,
@@ -132,9 +138,19 @@ impl Daemon {
         options: &[&str],
         environment: &[(&str, PathBuf)],
     ) -> Self {
-        let port = free_port();
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).expect("the test's folder is writable");
+        Self::spawn_saying_to(config, file, log, options, environment)
+    }
+
+    fn spawn_saying_to(
+        config: &Path,
+        file: std::fs::File,
+        log: PathBuf,
+        options: &[&str],
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
+        let port = free_port();
         let child = Command::new(binary())
             .envs(environment.iter().map(|(name, value)| (*name, value)))
             .arg("-c")
