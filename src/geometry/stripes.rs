@@ -59,9 +59,50 @@ impl EdgeRef {
 #[derive(Clone, Debug)]
 pub(super) struct Stripes {
     scale: Scale,
-    /// Where each stripe begins in `edges`; one more for the end.
-    starts: Box<[u32]>,
-    edges: Box<[EdgeRef]>,
+    refs: Refs,
+}
+
+/// Where each stripe begins in its list of edges (one more for the end), and then that list.
+#[derive(Clone, Debug)]
+enum Refs {
+    /// Up to 255 edges, none over the antimeridian, and up to 255 references, as most zones have: a quarter of the memory.
+    Narrow(Box<[u8]>),
+    /// The same for somewhat larger shapes.
+    Medium(Box<[u16]>),
+    Wide(Box<[u32]>),
+}
+
+impl Refs {
+    fn new(starts: &[u32], edges: &[EdgeRef]) -> Self {
+        let all = || {
+            starts
+                .iter()
+                .copied()
+                .chain(edges.iter().map(|edge| edge.0))
+        };
+        match all().max() {
+            Some(0..=0xff) => Self::Narrow(all().map(|one| one as u8).collect()),
+            Some(0..=0xffff) => Self::Medium(all().map(|one| one as u16).collect()),
+            _ => Self::Wide(all().collect()),
+        }
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> u32 {
+        match self {
+            Self::Narrow(refs) => refs[index].into(),
+            Self::Medium(refs) => refs[index].into(),
+            Self::Wide(refs) => refs[index],
+        }
+    }
+
+    fn byte_len(&self) -> usize {
+        match self {
+            Self::Narrow(refs) => size_of_val(&**refs),
+            Self::Medium(refs) => size_of_val(&**refs),
+            Self::Wide(refs) => size_of_val(&**refs),
+        }
+    }
 }
 
 /// Longitude to stripe: never falls as the longitude rises, rounded or not, so an edge that is in the stripes of its
@@ -101,7 +142,7 @@ impl Stripes {
         for stripe in 0..scale.count {
             ends[stripe + 1] += ends[stripe];
         }
-        let starts = ends.clone().into_boxed_slice();
+        let starts = ends.clone();
         let mut sorted = vec![EdgeRef(0); ends[scale.count] as usize];
         for edge in &edges {
             for stripe in stripes_of(vertices, &scale, *edge) {
@@ -111,8 +152,7 @@ impl Stripes {
         }
         Self {
             scale,
-            starts,
-            edges: sorted.into_boxed_slice(),
+            refs: Refs::new(&starts, &sorted),
         }
     }
 
@@ -148,9 +188,14 @@ impl Stripes {
 
     /// The edges that may be on the meridian, and some more.
     pub(super) fn edges_at(&self, lon: f64) -> impl Iterator<Item = EdgeRef> + '_ {
-        let stripe = self.scale.stripe(lon);
-        let range = self.starts[stripe] as usize..self.starts[stripe + 1] as usize;
-        self.edges[range].iter().copied()
+        self.edges_in(self.scale.stripe(lon))
+    }
+
+    #[inline]
+    fn edges_in(&self, stripe: usize) -> impl Iterator<Item = EdgeRef> + '_ {
+        let list = self.scale.count + 1;
+        let range = self.refs.get(stripe) as usize..self.refs.get(stripe + 1) as usize;
+        range.map(move |place| EdgeRef(self.refs.get(list + place)))
     }
 
     /// Calls `found` with the index of every edge that may be between two meridians, each once, where none crosses the
@@ -163,8 +208,7 @@ impl Stripes {
     ) {
         let (first, last) = (self.scale.stripe(west), self.scale.stripe(east));
         for stripe in first..=last {
-            let range = self.starts[stripe] as usize..self.starts[stripe + 1] as usize;
-            for edge in &self.edges[range] {
+            for edge in self.edges_in(stripe) {
                 let index = edge.index();
                 // It stands in every stripe from its western end on: the first of those that are asked for counts.
                 let from = vertices[index].lon.min(vertices[index + 1].lon);
@@ -176,7 +220,7 @@ impl Stripes {
     }
 
     pub(super) fn byte_len(&self) -> usize {
-        size_of_val(&*self.starts) + size_of_val(&*self.edges)
+        self.refs.byte_len()
     }
 }
 

@@ -128,6 +128,8 @@ impl Timeline {
             true
         });
         let place = entries.partition_point(|entry| entry.valid_from < added.valid_from);
+        // Nearly all zones have one entry for ever, where a vector would begin with room for four.
+        entries.reserve_exact(1);
         entries.insert(place, added);
         gone
     }
