@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use ringfence::gate::{Degraded, Epoch, RetireList, Snapshot, SnapshotCell};
 use ringfence::index::{Hits, Index, Query};
 use ringfence::time::EventTime;
 use ringfence::zone::StagedChange;
@@ -26,8 +26,18 @@ fn later(millis: usize) -> EventTime {
     EventTime::clamped(support::AS_OF.millis() + millis as i64)
 }
 
+fn snapshot(index: Arc<Index>, epoch: Epoch, as_of: EventTime) -> Arc<Snapshot> {
+    Arc::new(Snapshot {
+        index,
+        epoch,
+        as_of,
+        floor: EventTime::MIN,
+        degraded: Degraded::No,
+    })
+}
+
 struct World {
-    published: ArcSwap<Index>,
+    index: Arc<Index>,
     queries: Vec<Query>,
     /// Changes to take round and round: the zones move to and fro.
     changes: Vec<StagedChange>,
@@ -54,16 +64,22 @@ impl World {
             })
             .collect();
         Self {
-            published: ArcSwap::from_pointee(support::index(&support::tessellation(
-                side, PER_EDGE,
-            ))),
+            index: Arc::new(support::index(&support::tessellation(side, PER_EDGE))),
             queries: lookup::queries(65_536, 13),
             changes,
         }
     }
 
-    /// Looks up for so long.
-    fn look_up(&self, lasting: Duration) -> Slice {
+    /// The zones as they are at the beginning, published.
+    fn published(&self) -> SnapshotCell {
+        let cell = SnapshotCell::default();
+        let first = snapshot(self.index.clone(), Epoch(1), support::AS_OF);
+        assert!(cell.publish(first).is_none(), "the cell was empty");
+        cell
+    }
+
+    /// Looks up for so long, a snapshot loaded for each batch, as a worker does.
+    fn look_up(&self, published: &SnapshotCell, lasting: Duration) -> Slice {
         let mut hits = Hits::default();
         let mut times = Vec::new();
         let cpu = measure::thread_cpu_time();
@@ -73,8 +89,8 @@ impl World {
             if started - begun >= lasting {
                 break;
             }
-            let index = self.published.load_full();
-            index.lookup(batch, &mut hits);
+            let snapshot = published.load().expect("one is published");
+            snapshot.index.lookup(batch, &mut hits);
             std::hint::black_box(&hits);
             times.push(started.elapsed().as_secs_f64());
         }
@@ -93,12 +109,14 @@ impl World {
         promotions_per_second: usize,
     ) -> (Slice, f64) {
         let stop = AtomicBool::new(false);
+        let published = self.published();
         std::thread::scope(|scope| {
             let promoter = scope.spawn(|| {
+                let mut retired = RetireList::default();
+                let mut index = self.index.clone();
                 let begun = Instant::now();
                 let mut promoted = 0;
                 let mut place = 0;
-                let first = self.published.load_full();
                 while !stop.load(Ordering::Relaxed) {
                     let due =
                         Duration::from_secs_f64(promoted as f64 / promotions_per_second as f64);
@@ -117,20 +135,20 @@ impl World {
                         })
                         .collect();
                     place += per_promotion;
-                    let built = self
-                        .published
-                        .load()
+                    let built = index
                         .promote(&changes, later(place), &support::RULES)
                         .expect("it builds");
-                    self.published.store(Arc::new(built.index));
                     promoted += 1;
+                    index = Arc::new(built.index);
+                    let epoch = Epoch(1 + promoted as u64);
+                    let next = snapshot(index.clone(), epoch, later(place));
+                    // I11: what no batch reads any more is freed here, and nowhere else.
+                    retired.retire(published.publish(next).expect("one was published"));
+                    retired.reclaim();
                 }
-                let rate = place as f64 / begun.elapsed().as_secs_f64();
-                // Every slice begins with the same index.
-                self.published.store(first);
-                rate
+                place as f64 / begun.elapsed().as_secs_f64()
             });
-            let looked_up = self.look_up(lasting);
+            let looked_up = self.look_up(&published, lasting);
             stop.store(true, Ordering::Relaxed);
             (
                 looked_up,
@@ -153,7 +171,7 @@ pub(crate) fn changes_per_second() {
     for rate in RATES {
         let mut reached = Vec::new();
         let kept = Spread::new((0..rounds).map(|_| {
-            let quiet = world.look_up(slice());
+            let quiet = world.look_up(&world.published(), slice());
             let (busy, changes) = world.look_up_while_changing(
                 slice(),
                 rate / PROMOTIONS_PER_SECOND,
@@ -195,7 +213,7 @@ pub(crate) fn batch_latency() {
     let mut promotions = Vec::new();
     let slices: Vec<(f64, f64)> = (0..rounds)
         .map(|_| {
-            let quiet = p99(world.look_up(slice()));
+            let quiet = p99(world.look_up(&world.published(), slice()));
             let (busy, rate) = world.look_up_while_changing(slice(), 1, 1_000);
             promotions.push(rate);
             (p99(busy), quiet)

@@ -22,7 +22,7 @@ use crate::pipeline::ownership::{SlotState, Slots};
 use crate::pipeline::repair::{Refusal, Repair};
 use crate::pipeline::stop::{Stop, StopReason};
 use crate::pipeline::suspects::Suspects;
-use crate::pipeline::view::Zones;
+use crate::pipeline::view::{Zones, ask};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::telemetry::{Event, RecordRef};
 use crate::time::{EventTime, Now};
@@ -140,7 +140,7 @@ impl<Z: Zones> Engine<Z> {
             }
             self.read(place, record, view, now, sink);
         }
-        snapshot.lookup(&self.queries, &mut self.hits);
+        ask(snapshot, &self.queries, &mut self.hits);
         let work = std::mem::take(&mut self.work);
         let mut query = 0;
         for item in &work {
@@ -411,7 +411,7 @@ impl<Z: Zones> Engine<Z> {
             if self.work.is_empty() {
                 return;
             }
-            snapshot.lookup(&self.queries, &mut self.hits);
+            ask(snapshot, &self.queries, &mut self.hits);
             self.write_released(snapshot, now, sink);
         }
     }
