@@ -10,6 +10,7 @@ mod dead_letters;
 mod exactly_once;
 mod geometry_data;
 
+mod allocations;
 mod bad_input;
 mod broker;
 mod broker_faults;
