@@ -67,6 +67,12 @@ impl EdgeError {
             Self::Cluster { source, .. } => code_of(source).is_some_and(is_transient),
         }
     }
+
+    /// Whether the group was between two generations: it takes commits again once its members have joined anew.
+    pub(crate) fn is_rebalancing(&self) -> bool {
+        matches!(self, Self::Cluster { source, .. }
+            if code_of(source) == Some(RDKafkaErrorCode::RebalanceInProgress))
+    }
 }
 
 impl fmt::Display for EdgeError {

@@ -38,6 +38,9 @@ const BATCH: usize = 1_000;
 const TURN: Duration = Duration::from_millis(5);
 /// How often finished offsets are handed to the client.
 const STORE_EVERY: Duration = Duration::from_millis(20);
+/// How long the last commit before partitions are given back is repeated while the group rebalances. It takes a round trip
+/// of each member; one that hangs is not waited for.
+const REBALANCE_WAIT: Duration = Duration::from_secs(5);
 /// How often what is seen from outside is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
@@ -449,9 +452,18 @@ where
         if self.transactions.is_some() {
             return self.end_transaction(commits);
         }
-        if let Err(error) = self.member.commit(&commits) {
-            // The partitions' next owner reads a little again: at least once.
-            tracing::warn!(%error, "offsets were not committed, some records will be written twice");
+        let begun = Clock::mono();
+        while let Err(error) = self.member.commit(&commits) {
+            let now = Clock::mono();
+            if !error.is_rebalancing() || now.since(begun) >= REBALANCE_WAIT {
+                // The partitions' next owner reads a little again: at least once.
+                tracing::warn!(%error, "offsets were not committed, some records will be written twice");
+                break;
+            }
+            // The client joins the new generation by itself.
+            std::thread::park_timeout(Duration::from_millis(20));
+            self.beat();
+            self.waited_since(now);
         }
         Ok(())
     }

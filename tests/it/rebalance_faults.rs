@@ -162,6 +162,25 @@ fn fs_14_a_commit_refused_in_a_rebalance_is_repeated_and_the_assignment_kept() {
     assert_eq!(world.audit(400), 0);
 }
 
+/// Its client asks once, and once more as it closes: the third request must be the worker's own.
+#[test]
+fn fs_14_a_last_commit_refused_in_a_rebalance_is_repeated_before_the_worker_leaves() {
+    let world = World::new(1, 2);
+    world.produce(0..200);
+    let worker = world.worker_with(|worker, _| worker.commit_interval = Duration::from_secs(60));
+    wait_for("all is written", || {
+        let counters = worker.window.seen().counters;
+        counters.consumed == 200 && counters.held + counters.in_flight == 0
+    });
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 2];
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::OffsetCommit, &refused);
+    worker.stop().unwrap();
+    world.wait_committed(200);
+    assert_eq!(world.audit(200), 0);
+}
+
 #[test]
 fn fs_14_a_commit_of_an_old_generation_joins_anew_and_loses_nothing() {
     let world = World::new(1, 2);
