@@ -1,107 +1,209 @@
-//! From the zones of a tile to its node: split while a tile has more distinct edges than a leaf should.
-
-use std::ops::Range;
-use std::sync::Arc;
+//! From the zones of a tile to its pages: split while a tile has more distinct edges than a leaf should, and into pages
+//! while they have more words than a page should.
 
 use super::grid::{LEVEL_MAX, MARGIN, SIDE, Tile};
-use super::leaf::{self, Chains, GROUP};
-use super::node::{Node, NodeBuilder};
+use super::leaf::{self, Draft, GROUP};
+use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Branch, Child, PageWriter, Span, Written};
 use super::work::{Border, Edged, Work};
-use crate::geometry::Segment;
+use crate::geometry::{Area, Segment};
 
-/// A tile with more distinct edges is split.
-pub(super) const EDGES_MAX: usize = 16;
 /// Units beyond the tile from which on an edge does not count any more.
 const BEYOND: u32 = MARGIN / 2;
 /// Places to ask for in a leaf before a zone is given up on as always exact.
 const PROBES: u32 = 32;
-/// Builds nodes; keeps its buffers.
-pub(super) struct Builder<'a> {
+/// No tile below this level has tiles two levels down.
+const NODE_LEVEL_MAX: u32 = LEVEL_MAX - 2;
+/// No tile below this level can be a branch.
+const BRANCH_LEVEL_MAX: u32 = LEVEL_MAX - BRANCH_LEVELS;
+
+/// What tiles and pages are split above.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Limits {
+    /// Distinct edges of a leaf: 16 are judged in about the time that the way to them takes.
     pub(super) edges_max: usize,
-    pool: Vec<[Work<'a>; 4]>,
-    chains: Chains,
+    /// Words of a page: a change copies a page for each place that it meets, at 4 KiB about as long as what it writes anew
+    /// takes.
+    pub(super) page_words_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            edges_max: 16,
+            page_words_max: 1_024,
+        }
+    }
+}
+
+/// Builds tiles; keeps its buffers.
+pub(super) struct Builder<'a> {
+    pub(super) limits: Limits,
+    works: Vec<Work<'a>>,
+    writers: Vec<PageWriter>,
+    pub(super) draft: Draft,
     distinct: Vec<[u32; 2]>,
     heights: Vec<u32>,
-    points: Vec<(u32, u8)>,
+    points: Vec<u32>,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(edges_max: usize) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
-            edges_max,
-            pool: Vec::new(),
-            chains: Chains::default(),
+            limits,
+            works: Vec::new(),
+            writers: Vec::new(),
+            draft: Draft::default(),
             distinct: Vec::new(),
             heights: Vec::new(),
             points: Vec::new(),
         }
     }
 
-    /// Four empty works; [`Self::give_back`] takes them for the next time.
-    pub(super) fn take(&mut self) -> [Work<'a>; 4] {
-        self.pool.pop().unwrap_or_default()
+    /// An empty work; [`Self::give_back`] takes it for the next time.
+    pub(super) fn take(&mut self) -> Work<'a> {
+        self.works.pop().unwrap_or_default()
     }
 
-    pub(super) fn give_back(&mut self, four: [Work<'a>; 4]) {
-        self.pool.push(four);
+    pub(super) fn give_back(&mut self, mut work: Work<'a>) {
+        work.clear();
+        self.works.push(work);
     }
 
-    /// The node of a tile.
-    pub(super) fn node(&mut self, tile: Tile, work: &Work<'a>) -> Node {
-        let mut nb = NodeBuilder::new(&work.covers);
-        let mut parts = self.take();
-        for (number, part) in parts.iter_mut().enumerate() {
-            work.quarter(tile.quarter(number), false, part);
+    /// The same of pages in the making.
+    pub(super) fn take_writer(&mut self) -> PageWriter {
+        self.writers.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back_writer(&mut self, writer: PageWriter) {
+        self.writers.push(writer);
+    }
+
+    /// All that is in a tile that may be a branch.
+    pub(super) fn child(&mut self, tile: Tile, work: &mut Work<'a>) -> Child {
+        self.page(tile, work, Span::Slot)
+            .unwrap_or_else(|| self.branch(tile, work))
+    }
+
+    /// The same if it is no more than a page.
+    fn page(&mut self, tile: Tile, work: &mut Work<'a>, span: Span) -> Option<Child> {
+        let is_last = tile.level > BRANCH_LEVEL_MAX && span == Span::Slot;
+        // An edge takes about a word and a half, with what stands around it.
+        if work.edge_count() > self.limits.page_words_max && !is_last {
+            return None;
         }
-        for (number, part) in parts.iter_mut().enumerate() {
-            self.quarter(&mut nb, number, tile.quarter(number), part);
-        }
-        self.give_back(parts);
-        nb.finish()
+        let mut writer = self.take_writer();
+        writer.begin();
+        let word = self.slot(&mut writer, tile, work);
+        let page =
+            (!self.is_too_large(&writer, word) || is_last).then(|| writer.finish(word, span));
+        self.give_back_writer(writer);
+        page
     }
 
-    /// Fills a quarter of a node.
+    /// Whether a page is to be split.
+    pub(super) fn is_too_large(&self, writer: &PageWriter, word: Written) -> bool {
+        word.is_node() && writer.words.len() > self.limits.page_words_max
+    }
+
+    /// All that is in a tile, as a branch if it can be one.
+    pub(super) fn branch(&mut self, tile: Tile, work: &Work<'a>) -> Child {
+        let mut branch = Branch::new(work.covers.clone().into());
+        for (number, slots) in branch.slots.chunks_mut(BRANCH_SLOTS / 4).enumerate() {
+            let mut part = self.take();
+            let quarter = tile.quarter(number);
+            work.quarter(quarter, false, &mut part);
+            self.slots(slots, 1, quarter, &mut part);
+            self.give_back(part);
+        }
+        branch.into_child(tile)
+    }
+
+    /// Fills the slots of a branch that are a tile `depth` levels below it.
+    pub(super) fn slots(
+        &mut self,
+        slots: &mut [Child],
+        depth: u32,
+        tile: Tile,
+        work: &mut Work<'a>,
+    ) {
+        if depth == BRANCH_LEVELS {
+            slots[0] = self.child(tile, work);
+        } else if let Some(page) = self.page(tile, work, Span::at_depth(depth)) {
+            slots.fill(page);
+        } else {
+            self.split(slots, depth, tile, work);
+        }
+    }
+
+    /// The same where it is more than a page.
+    pub(super) fn split(&mut self, slots: &mut [Child], depth: u32, tile: Tile, work: &Work<'a>) {
+        let each = slots.len() / 4;
+        for (number, quarter_slots) in slots.chunks_mut(each).enumerate() {
+            let mut part = self.take();
+            let quarter = tile.quarter(number);
+            work.quarter(quarter, true, &mut part);
+            self.slots(quarter_slots, depth + 1, quarter, &mut part);
+            self.give_back(part);
+        }
+    }
+
+    fn node(&mut self, writer: &mut PageWriter, tile: Tile, work: &Work<'a>) -> Written {
+        let from = writer.begin_node(&work.covers);
+        for number in 0..4 {
+            let mut part = self.take();
+            let quarter = tile.quarter(number);
+            work.quarter(quarter, false, &mut part);
+            self.quarter(writer, from, number, quarter, &mut part);
+            self.give_back(part);
+        }
+        writer.finish_node(from)
+    }
+
+    /// Fills a quarter of the node that begins at `from`.
     pub(super) fn quarter(
         &mut self,
-        nb: &mut NodeBuilder,
+        writer: &mut PageWriter,
+        from: usize,
         number: usize,
         tile: Tile,
         work: &mut Work<'a>,
     ) {
         if self.is_small(tile, work) {
-            self.end(nb, 4 * number..4 * number + 4, tile, work);
-            return;
+            let word = self.end(writer, tile, work, true);
+            return writer.put(from, 4 * number..4 * number + 4, word);
         }
-        let mut parts = self.take();
-        for (place, part) in parts.iter_mut().enumerate() {
-            work.quarter(tile.quarter(place), true, part);
-            self.slot(nb, 4 * number + place, tile.quarter(place), part);
+        for place in 0..4 {
+            let mut part = self.take();
+            let quarter = tile.quarter(place);
+            work.quarter(quarter, true, &mut part);
+            let word = self.slot(writer, quarter, &mut part);
+            let slot = 4 * number + place;
+            writer.put(from, slot..slot + 1, word);
+            self.give_back(part);
         }
-        self.give_back(parts);
     }
 
-    /// Fills a slot of a node.
+    /// A tile within a page.
     pub(super) fn slot(
         &mut self,
-        nb: &mut NodeBuilder,
-        number: usize,
+        writer: &mut PageWriter,
         tile: Tile,
         work: &mut Work<'a>,
-    ) {
-        if tile.level >= LEVEL_MAX || self.is_small(tile, work) {
-            self.end(nb, number..number + 1, tile, work);
+    ) -> Written {
+        if tile.level > NODE_LEVEL_MAX || self.is_small(tile, work) {
+            self.end(writer, tile, work, false)
         } else {
-            nb.put_child(number, Arc::new(self.node(tile, work)));
+            self.node(writer, tile, work)
         }
     }
 
     /// Whether the tile need not be split.
     fn is_small(&mut self, tile: Tile, work: &mut Work<'a>) -> bool {
-        if work.has_coarse_rim(tile) || work.unlisted() > 64 * self.edges_max {
+        if work.has_coarse_rim(tile) || work.unlisted() > 64 * self.limits.edges_max {
             return false;
         }
         work.list_pieces(tile);
-        if work.pieces.len() <= self.edges_max {
+        if work.pieces.len() <= self.limits.edges_max {
             return true;
         }
         let cut = Cut::new(tile);
@@ -110,13 +212,9 @@ impl<'a> Builder<'a> {
             let Some(edge) = cut.edge(piece) else {
                 continue;
             };
-            if edge[0] != edge[1]
-                && !cut.is_in_the_strip(edge)
-                && !cut.is_beyond(edge)
-                && !self.distinct.contains(&edge)
-            {
-                self.distinct.push(edge);
-                if self.distinct.len() > self.edges_max {
+            if edge[0] != edge[1] && !cut.is_in_the_strip(edge) && !cut.is_beyond(edge) {
+                note_distinct(&mut self.distinct, edge);
+                if self.distinct.len() > self.limits.edges_max {
                     return false;
                 }
             }
@@ -125,56 +223,67 @@ impl<'a> Builder<'a> {
     }
 
     /// Ends the way down: nothing, one zone, or a leaf.
-    fn end(&mut self, nb: &mut NodeBuilder, at: Range<usize>, tile: Tile, work: &mut Work<'a>) {
+    fn end(
+        &mut self,
+        writer: &mut PageWriter,
+        tile: Tile,
+        work: &mut Work<'a>,
+        is_quarter: bool,
+    ) -> Written {
         if work.edged.is_empty() {
             match work.covers[..] {
-                [] => return,
-                [slot] => return nb.put_cover(at, slot),
+                [] => return Written::EMPTY,
+                [slot] => return Written::cover(slot),
                 _ => {}
             }
         }
         work.list_pieces(tile);
-        let from = leaf::begin(&mut nb.words, &work.covers);
+        let from = leaf::begin(&mut writer.words, &work.covers);
         for zones in work.edged.chunks(GROUP) {
-            self.group(tile, zones, &work.pieces, &mut nb.words);
+            self.draft.clear();
+            for zone in zones {
+                self.draw(tile, zone, &work.pieces);
+            }
+            self.write_draft(tile, zones, &mut writer.words);
         }
-        nb.put_leaf(at, from);
+        leaf::finish(&mut writer.words, from, is_quarter);
+        writer.leaf(from)
     }
 
-    fn group(&mut self, tile: Tile, zones: &[Edged<'a>], pieces: &[Segment], words: &mut Vec<u32>) {
+    /// Takes a zone into the draft, its pieces cut to the tile.
+    pub(super) fn draw(&mut self, tile: Tile, zone: &Edged<'a>, pieces: &[Segment]) {
+        let bit = self.draft.add(zone.slot);
+        let Border::Pieces { from, to } = zone.border else {
+            return self.draft.is_always_exact(bit);
+        };
         let cut = Cut::new(tile);
-        self.chains.clear();
+        self.heights.clear();
         self.points.clear();
-        let mut always_exact = 0_u8;
-        for (number, zone) in zones.iter().enumerate() {
-            let bit = 1_u8 << number;
-            let Border::Pieces { from, to } = zone.border else {
-                always_exact |= bit;
+        for piece in &pieces[from..to] {
+            let Some(edge) = cut.edge(piece) else {
                 continue;
             };
-            self.heights.clear();
-            for piece in &pieces[from..to] {
-                let Some(edge) = cut.edge(piece) else {
-                    continue;
-                };
-                if cut.is_in_the_strip(edge) {
-                    continue;
-                }
-                self.heights.extend(cut.loose(edge));
-                if cut.is_beyond(edge) {
-                    continue;
-                }
-                if edge[0] == edge[1] {
-                    self.points.push((edge[0], bit));
-                } else {
-                    self.chains.add(edge, bit);
-                }
+            if cut.is_in_the_strip(edge) {
+                continue;
             }
-            close_on_the_left(&mut self.heights, bit, &mut self.chains);
+            self.heights.extend(cut.loose(edge));
+            if cut.is_beyond(edge) {
+                continue;
+            }
+            if edge[0] == edge[1] {
+                self.points.push(edge[0]);
+            } else {
+                self.draft.add_edge(edge, bit);
+            }
         }
-        for (at, bit) in &self.points {
-            self.chains.add_point(*at, *bit);
+        close_on_the_left(&mut self.heights, bit, &mut self.draft);
+        for at in &self.points {
+            self.draft.add_point(*at, bit);
         }
+    }
+
+    /// Writes the draft. `drawn` are those of its zones that were drawn now.
+    pub(super) fn write_draft(&mut self, tile: Tile, drawn: &[Edged<'a>], words: &mut Vec<u32>) {
         let probes = (0..PROBES).map(|turn| {
             // The middle first, then places all over (the golden ratio's multiples spread evenly).
             let place = |step: u32| (SIDE / 2).wrapping_add(turn.wrapping_mul(step)) & (SIDE - 1);
@@ -184,24 +293,62 @@ impl<'a> Builder<'a> {
             let at = tile.position(*x, *y);
             at.lon.abs() < 180.0 && at.lat.abs() < 90.0
         };
-        self.chains.write(
-            zones.iter().map(|zone| zone.slot),
-            always_exact,
+        let area = |slot: u32| -> &'a Area {
+            let zone = drawn.iter().find(|zone| zone.slot == slot);
+            zone.expect("only a zone drawn now is still unknown").area
+        };
+        self.draft.write(
             probes.filter(is_in_the_world),
-            |number, x, y| zones[number].area.covers(tile.position(x, y)),
+            |slot, x, y| area(slot).covers(tile.position(x, y)),
             words,
         );
+    }
+
+    /// Counts distinct edges as [`Self::is_small`] does: begins.
+    pub(super) fn begin_count(&mut self) {
+        self.distinct.clear();
+    }
+
+    /// Counts the edges that are written of a group.
+    pub(super) fn count_edges(&mut self, group: &leaf::Group<'_>) {
+        count(&mut self.distinct, group.edges().map(|(edge, _)| edge));
+    }
+
+    /// Counts the edges of the draft.
+    pub(super) fn count_draft(&mut self) {
+        count(&mut self.distinct, self.draft.edges());
+    }
+
+    /// Whether more were counted than a leaf of this tile should have.
+    pub(super) fn has_too_many(&self, tile: Tile) -> bool {
+        self.distinct.len() > self.limits.edges_max && tile.level <= NODE_LEVEL_MAX
+    }
+}
+
+fn note_distinct(distinct: &mut Vec<[u32; 2]>, edge: [u32; 2]) {
+    if !distinct.contains(&edge) {
+        distinct.push(edge);
+    }
+}
+
+/// Neither single units count nor what [`close_on_the_left`] added, which alone stands at the very left.
+fn count(distinct: &mut Vec<[u32; 2]>, edges: impl Iterator<Item = [u32; 2]>) {
+    for edge in edges {
+        let is_closing = (edge[0] | edge[1]) & 0xffff == 0;
+        if edge[0] != edge[1] && !is_closing {
+            note_distinct(distinct, edge);
+        }
     }
 }
 
 /// Closes what ends in the strip left of the tile: from each loose end straight up, which leaves, taken in pairs, what is
 /// between two of them. No place of the tile lies in that strip, so any way through it will do.
-fn close_on_the_left(heights: &mut [u32], bit: u8, chains: &mut Chains) {
+fn close_on_the_left(heights: &mut [u32], bit: u8, draft: &mut Draft) {
     heights.sort_unstable();
     let mut pair = None;
     let mut close = |low: u32, high: u32| {
         if low < high && low < MARGIN + SIDE && high > MARGIN {
-            chains.add([low << 16, high << 16], bit);
+            draft.add_edge([low << 16, high << 16], bit);
         }
     };
     for height in heights.iter() {

@@ -1,9 +1,10 @@
 //! The grid: a square of 512 degrees that holds the world, halved 24 times an axis into tiles of 3.4 metres, and 15 bits of
 //! place inside a tile of any level. All borders are powers of two of a degree: exact in `f64`.
 
+use super::page::{BRANCH_LEVELS, BRANCH_SLOTS};
 use crate::geometry::{Envelope, Position};
 
-/// The finest level of tiles; even, as nodes span two levels.
+/// The finest level of tiles; branches are at every third, from 0 on.
 pub(super) const LEVEL_MAX: u32 = 24;
 /// Bits of place within a tile.
 const LOCAL_BITS: u32 = 15;
@@ -72,39 +73,24 @@ pub(super) struct Tile {
 }
 
 impl Tile {
-    /// The smallest tile of an even level that holds the rectangle and can be a node.
-    pub(super) fn around(bounds: &Envelope) -> Self {
-        let key = |lon: f64, lat: f64| {
-            Key::of(Position {
+    /// The world and more.
+    pub(super) const WHOLE: Self = Self {
+        level: 0,
+        x: 0,
+        y: 0,
+    };
+
+    /// Whether every place of the rectangle belongs to it.
+    pub(super) fn holds(self, bounds: &Envelope) -> bool {
+        let is_within = |lon: f64, lat: f64| {
+            let key = Key::of(Position {
                 lon: lon.clamp(-180.0, 180.0),
                 lat: lat.clamp(-90.0, 90.0),
-            })
+            });
+            let shift = KEY_BITS - self.level;
+            key.x >> shift == u64::from(self.x) && key.y >> shift == u64::from(self.y)
         };
-        let (low, high) = (
-            key(bounds.lon_min, bounds.lat_min),
-            key(bounds.lon_max, bounds.lat_max),
-        );
-        let differing = (low.x ^ high.x) | (low.y ^ high.y);
-        let same = KEY_BITS - (u64::BITS - differing.leading_zeros());
-        let level = (same & !1).min(LEVEL_MAX - 2);
-        Self {
-            level,
-            x: (low.x >> (KEY_BITS - level)) as u32,
-            y: (low.y >> (KEY_BITS - level)) as u32,
-        }
-    }
-
-    /// The smallest tile of an even level that holds both.
-    pub(super) fn join(self, other: Self) -> Self {
-        let (mut one, mut two) = (self, other);
-        while one != two {
-            if one.level >= two.level {
-                one = one.node_above();
-            } else {
-                two = two.node_above();
-            }
-        }
-        one
+        is_within(bounds.lon_min, bounds.lat_min) && is_within(bounds.lon_max, bounds.lat_max)
     }
 
     /// The tile one level up.
@@ -116,19 +102,23 @@ impl Tile {
         })
     }
 
-    /// The tile two levels up.
-    pub(super) fn node_above(self) -> Self {
-        Self {
-            level: self.level - 2,
-            x: self.x >> 2,
-            y: self.y >> 2,
-        }
+    /// The tile in a slot of its branch.
+    pub(super) fn branch_part(self, slot: usize) -> Self {
+        (0..BRANCH_LEVELS)
+            .rev()
+            .fold(self, |tile, level| tile.quarter(slot >> (2 * level) & 3))
     }
 
-    /// Which of the sixteen of the tile two levels up it is.
-    pub(super) fn slot_above(self) -> usize {
-        let (x, y) = (self.x as usize, self.y as usize);
-        ((y >> 1 & 1) << 3) | ((x >> 1 & 1) << 2) | ((y & 1) << 1) | (x & 1)
+    /// The slot of its branch that leads to a tile further down, and the tile in it.
+    pub(super) fn branch_slot_of(self, below: Self) -> (usize, Self) {
+        let up = below.level - self.level - BRANCH_LEVELS;
+        let part = Self {
+            level: below.level - up,
+            x: below.x >> up,
+            y: below.y >> up,
+        };
+        let slot = spread(u64::from(part.x)) | spread(u64::from(part.y)) << 1;
+        (slot as usize & (BRANCH_SLOTS - 1), part)
     }
 
     /// The quarter with this number: south-west, south-east, north-west, north-east.
@@ -244,11 +234,7 @@ mod tests {
     fn path_leads_to_the_tile_of_a_place() {
         let place = at(-97.743_060_987, 30.267_153_123);
         let key = Key::of(place);
-        let mut tile = Tile {
-            level: 0,
-            x: 0,
-            y: 0,
-        };
+        let mut tile = Tile::WHOLE;
         while tile.level < LEVEL_MAX {
             let number = (key.path() >> (2 * (LEVEL_MAX - tile.level - 1)) & 3) as usize;
             tile = tile.quarter(number);
@@ -267,9 +253,23 @@ mod tests {
             lon_max: -97.7,
             lat_max: 30.3,
         };
-        let around = Tile::around(&bounds);
+        let mut around = Tile::WHOLE;
+        while let Some(part) = (0..4)
+            .map(|n| around.quarter(n))
+            .find(|part| part.holds(&bounds))
+        {
+            around = part;
+        }
+        assert!(around.level > 6 && around.degrees() > 0.1);
         let (below, path) = around.path();
         assert_eq!(key.path() >> below, path);
-        assert_eq!(around.join(tile), around);
+        let branch = Tile {
+            level: 3,
+            x: tile.x >> 21,
+            y: tile.y >> 21,
+        };
+        let (slot, part) = branch.branch_slot_of(tile);
+        assert_eq!(branch.branch_part(slot), part);
+        assert_eq!(key.path() >> part.path().0, part.path().1);
     }
 }

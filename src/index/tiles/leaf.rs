@@ -8,26 +8,37 @@
 //! belongs to the zones in its byte of the masks; none lifts the pen. A border that zones share is there once.
 //!
 //! Boundaries are rounded to units (by ≤ 0.71 of one) and so is the asking place (by ≤ 1.42): which side of a boundary it is
-//! on is known where it is more than [`NEAR`] away from it, and asked of `covers` elsewhere.
+//! on is known where it is more than 3 units away from it, and asked of `covers` elsewhere.
 
-/// Units within which only `covers` decides.
-const NEAR: f32 = 3.0;
-/// What rounding of `f32` may add to a product of two lengths: 2^30 at most, 24 bits of it kept, three roundings.
-const SLACK: f32 = 512.0;
+use super::edges::crossings;
+
 /// Zones in a group.
 pub(super) const GROUP: usize = 8;
 const BLOCKS_MAX: usize = (1 << 12) - 1;
 const QUARTER: u32 = 1 << 31;
 
-/// A leaf as it stands in its node.
+/// A leaf as it stands in its page; what follows it there may follow here.
 #[derive(Copy, Clone)]
 pub(super) struct Leaf<'a>(&'a [u32]);
 
 impl<'a> Leaf<'a> {
-    /// The leaf that begins here.
+    /// The leaf that begins here. What it has is not read before it is asked for.
+    #[inline]
     pub(super) fn at(words: &'a [u32], from: usize) -> Self {
-        let len = (words[from] & !QUARTER) as usize;
-        Self(&words[from..from + len])
+        Self(&words[from..])
+    }
+
+    /// Reads a word of each line of memory that a leaf of the usual size stands in, whatever its own size: so none waits for
+    /// another.
+    #[inline]
+    pub(super) fn fetch(self) -> u32 {
+        const LINE_WORDS: usize = 16;
+        const USUAL_WORDS: usize = 3 * LINE_WORDS;
+        let words = &self.0[..self.0.len().min(USUAL_WORDS)];
+        words
+            .iter()
+            .step_by(LINE_WORDS)
+            .fold(0, |read, word| read ^ word)
     }
 
     /// Whether it stands for four slots of its node.
@@ -35,23 +46,32 @@ impl<'a> Leaf<'a> {
         self.0[0] & QUARTER != 0
     }
 
+    #[inline]
     pub(super) fn words(self) -> &'a [u32] {
-        self.0
+        &self.0[..(self.0[0] & !QUARTER) as usize]
     }
 
     /// The slots that cover it whole.
+    #[inline]
     pub(super) fn covers(self) -> &'a [u32] {
         &self.0[2..2 + self.0[1] as usize]
     }
 
     /// The others.
+    #[inline]
     pub(super) fn groups(self) -> Groups<'a> {
-        Groups(&self.0[2 + self.0[1] as usize..])
+        Groups(&self.words()[2 + self.0[1] as usize..])
     }
 
     /// How many edges it has, about.
     pub(super) fn edge_count(self) -> usize {
         self.groups().map(|group| 4 * group.masks.len()).sum()
+    }
+
+    /// The slots of all its zones.
+    pub(super) fn zones(self) -> impl Iterator<Item = u32> {
+        let edged = self.groups().flat_map(|group| group.slots);
+        self.covers().iter().chain(edged).copied()
     }
 }
 
@@ -63,7 +83,8 @@ impl<'a> Iterator for Groups<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Group<'a>> {
-        let (head, rest) = self.0.split_first()?;
+        let words = self.0;
+        let (head, rest) = words.split_first()?;
         let head = Head(*head);
         let (slots, rest) = rest.split_at(head.zones());
         let blocks = head.blocks();
@@ -71,6 +92,7 @@ impl<'a> Iterator for Groups<'a> {
         let (masks, rest) = rest.split_at(blocks);
         self.0 = rest;
         Some(Group {
+            words: &words[..words.len() - rest.len()],
             head,
             slots,
             vertices,
@@ -96,6 +118,7 @@ impl Head {
 /// Some of the zones that have a boundary in a leaf.
 #[derive(Copy, Clone)]
 pub(super) struct Group<'a> {
+    words: &'a [u32],
     head: Head,
     pub(super) slots: &'a [u32],
     vertices: &'a [u32],
@@ -111,7 +134,20 @@ pub(super) struct Verdict {
     pub(super) unsure: u32,
 }
 
-impl Group<'_> {
+impl<'a> Group<'a> {
+    /// Its words.
+    pub(super) fn words(&self) -> &'a [u32] {
+        self.words
+    }
+
+    /// Its edges, the ends of each in order, with the zones they belong to.
+    pub(super) fn edges(&self) -> impl Iterator<Item = ([u32; 2], u8)> {
+        let masks = self.masks.iter().flat_map(|four| four.to_le_bytes());
+        let edge = |ends: &[u32]| [ends[0].min(ends[1]), ends[0].max(ends[1])];
+        let edges = self.vertices.windows(2).map(edge);
+        edges.zip(masks).filter(|(_, mask)| *mask != 0)
+    }
+
     /// Of the place in this unit.
     #[inline]
     pub(super) fn judge(self, x: u32, y: u32) -> Verdict {
@@ -123,94 +159,170 @@ impl Group<'_> {
     }
 }
 
-/// The zones with an odd number of edges to the left of a unit, and those with an edge near it.
-#[inline]
-fn crossings(vertices: &[u32], masks: &[u32], x: u32, y: u32) -> (u32, u32) {
-    let (px, py) = (
-        (x + super::grid::MARGIN) as f32,
-        (y + super::grid::MARGIN) as f32,
-    );
-    let (mut toggled, mut near) = ([0_u32; 4], [0_u32; 4]);
-    for (block, mask) in masks.iter().enumerate() {
-        let Some(five) = vertices.get(4 * block..4 * block + 5) else {
-            break;
-        };
-        let mask = mask.to_le_bytes().map(u32::from);
-        let mut dx = [0_f32; 5];
-        let mut dy = [0_f32; 5];
-        for i in 0..5 {
-            dx[i] = (five[i] & 0xffff) as i32 as f32 - px;
-            dy[i] = (five[i] >> 16) as i32 as f32 - py;
+/// A group in the making: its zones, their edges, and what is known of each.
+#[derive(Default)]
+pub(super) struct Draft {
+    slots: Vec<u32>,
+    base: u8,
+    exact: u8,
+    /// Zones of which it is still to be told what of the tile is inside.
+    unknown: u8,
+    chains: Chains,
+}
+
+impl Draft {
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+        self.chains.edges.clear();
+        (self.base, self.exact, self.unknown) = (0, 0, 0);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.slots.len() < GROUP
+    }
+
+    /// Begins with what is written of a group, without the zones that go. What was told of those that stay holds on: it
+    /// depends on their own edges alone.
+    pub(super) fn load(&mut self, group: &Group<'_>, goes: impl Fn(u32) -> bool) {
+        self.clear();
+        // Where the bit of a zone that stays comes to stand.
+        let mut bits = [0_u8; GROUP];
+        for (place, slot) in group.slots.iter().enumerate() {
+            if !goes(*slot) {
+                bits[place] = 1 << self.slots.len();
+                self.slots.push(*slot);
+            }
         }
-        for i in 0..4 {
-            let (ax, ay, bx, by) = (dx[i], dy[i], dx[i + 1], dy[i + 1]);
-            let cross = ax * by - bx * ay;
-            let (from_below, to_below) = (ay <= 0.0, by <= 0.0);
-            let passes_left = (from_below != to_below) & ((cross < 0.0) == from_below);
-            let reach = NEAR * ((bx - ax).abs() + (by - ay).abs()) + SLACK;
-            let is_near = (cross.abs() <= reach)
-                & (ax.min(bx) <= NEAR)
-                & (ax.max(bx) >= -NEAR)
-                & (ay.min(by) <= NEAR)
-                & (ay.max(by) >= -NEAR);
-            toggled[i] ^= mask[i] & u32::from(passes_left).wrapping_neg();
-            near[i] |= mask[i] & u32::from(is_near).wrapping_neg();
+        let stay = |mask: u8| {
+            let (mut mask, mut moved) = (mask, 0);
+            while mask != 0 {
+                moved |= bits[mask.trailing_zeros() as usize];
+                mask &= mask - 1;
+            }
+            moved
+        };
+        self.base = stay(group.head.0 as u8);
+        self.exact = stay((group.head.0 >> 8) as u8);
+        for (edge, mask) in group.edges() {
+            let mask = stay(mask);
+            if mask != 0 {
+                self.chains.edges.push((edge, mask));
+            }
         }
     }
-    (
-        toggled.into_iter().fold(0, |all, one| all ^ one),
-        near.into_iter().fold(0, |all, one| all | one),
-    )
-}
 
-/// A group in the making: its edges, each once, with the zones they belong to.
-#[derive(Default)]
-pub(super) struct Chains {
-    edges: Vec<([u32; 2], u8)>,
-    vertices: Vec<u32>,
-    masks: Vec<u32>,
-    used: Vec<bool>,
-}
+    /// Takes in a zone; gives its bit.
+    pub(super) fn add(&mut self, slot: u32) -> u8 {
+        let bit = 1 << self.slots.len();
+        self.slots.push(slot);
+        self.unknown |= bit;
+        bit
+    }
 
-impl Chains {
-    pub(super) fn clear(&mut self) {
-        self.edges.clear();
+    /// The exact `covers` is to decide of this zone, wherever in the tile a place is.
+    pub(super) fn is_always_exact(&mut self, bit: u8) {
+        self.unknown &= !bit;
+        self.exact |= bit;
     }
 
     /// Gives the zone with this bit an edge. One that it has twice is there twice: both count.
-    pub(super) fn add(&mut self, edge: [u32; 2], bit: u8) {
-        let shared = self
-            .edges
+    pub(super) fn add_edge(&mut self, edge: [u32; 2], bit: u8) {
+        let edges = &mut self.chains.edges;
+        let shared = edges
             .iter_mut()
             .find(|(known, mask)| *known == edge && mask & bit == 0);
         match shared {
             Some((_, mask)) => *mask |= bit,
-            None => self.edges.push((edge, bit)),
+            None => edges.push((edge, bit)),
         }
     }
 
     /// Gives the zone a boundary that is a single unit, unless an edge of its own ends there.
     pub(super) fn add_point(&mut self, at: u32, bit: u8) {
         let is_there = |(edge, mask): &([u32; 2], u8)| mask & bit != 0 && edge.contains(&at);
-        if !self.edges.iter().any(is_there) {
-            self.add([at, at], bit);
+        if !self.chains.edges.iter().any(is_there) {
+            self.add_edge([at, at], bit);
         }
     }
 
+    /// Its edges.
+    pub(super) fn edges(&self) -> impl Iterator<Item = [u32; 2]> {
+        self.chains.edges.iter().map(|(edge, _)| *edge)
+    }
+
+    /// Writes the group. `covers` says whether the zone in a slot covers the corner of a unit; `probes` are the units to ask
+    /// for until every zone has been told inside from outside, and zones that were not are always exact.
+    pub(super) fn write(
+        &mut self,
+        probes: impl Iterator<Item = (u32, u32)>,
+        mut covers: impl FnMut(u32, u32, u32) -> bool,
+        words: &mut Vec<u32>,
+    ) {
+        let chains = &mut self.chains;
+        chains.string();
+        if chains.masks.len() > BLOCKS_MAX {
+            chains.vertices.clear();
+            chains.masks.clear();
+            self.unknown = 0;
+            self.exact = u8::MAX >> (GROUP - self.slots.len());
+        }
+        for (x, y) in probes {
+            if self.unknown == 0 {
+                break;
+            }
+            let (toggled, near) = crossings(&chains.vertices, &chains.masks, x, y);
+            let mut clear = self.unknown & !(near as u8);
+            self.unknown &= !clear;
+            while clear != 0 {
+                let zone = clear.trailing_zeros();
+                clear &= clear - 1;
+                let is_toggled = toggled >> zone & 1 != 0;
+                let slot = self.slots[zone as usize];
+                self.base |= u8::from(covers(slot, x, y) != is_toggled) << zone;
+            }
+        }
+        self.exact |= self.unknown;
+        words.push(
+            u32::from(self.base)
+                | u32::from(self.exact) << 8
+                | (self.slots.len() as u32) << 16
+                | (chains.masks.len() as u32) << 20,
+        );
+        words.extend_from_slice(&self.slots);
+        words.extend_from_slice(&chains.vertices);
+        words.extend_from_slice(&chains.masks);
+    }
+}
+
+/// The edges of a group, each once, with the zones they belong to, and the runs that they are strung to.
+#[derive(Default)]
+struct Chains {
+    edges: Vec<([u32; 2], u8)>,
+    vertices: Vec<u32>,
+    masks: Vec<u32>,
+    bytes: Vec<u8>,
+    used: Vec<bool>,
+}
+
+impl Chains {
     /// Strings the edges together as they follow each other.
     fn string(&mut self) {
         self.vertices.clear();
         self.masks.clear();
+        self.bytes.clear();
         self.used.clear();
         self.used.resize(self.edges.len(), false);
-        let mut masks: Vec<u8> = Vec::with_capacity(self.edges.len() * 5 / 4 + 4);
         for first in 0..self.edges.len() {
             if self.used[first] {
                 continue;
             }
             let mut next = Some((first, self.begin(first)));
             if !self.vertices.is_empty() {
-                masks.push(0);
+                self.bytes.push(0);
             }
             if let Some((edge, from)) = next {
                 self.vertices.push(self.edges[edge].0[from]);
@@ -220,17 +332,17 @@ impl Chains {
                 let tail = ends[1 - from];
                 self.used[edge] = true;
                 self.vertices.push(tail);
-                masks.push(mask);
+                self.bytes.push(mask);
                 next = self.follower(edge, tail);
             }
         }
-        while !masks.len().is_multiple_of(4) {
-            masks.push(0);
+        while !self.bytes.len().is_multiple_of(4) {
+            self.bytes.push(0);
             let last = self.vertices[self.vertices.len() - 1];
             self.vertices.push(last);
         }
         self.masks.extend(
-            masks
+            self.bytes
                 .chunks_exact(4)
                 .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]])),
         );
@@ -255,52 +367,6 @@ impl Chains {
                 let from = ends.iter().position(|end| *end == tail)?;
                 Some((next, from))
             })
-    }
-
-    /// Writes the group. `covers` says whether a zone of it, by its place, covers the corner of a unit; `probes` are the units
-    /// to ask for until every zone has been told inside from outside, and zones that were not are always exact.
-    pub(super) fn write(
-        &mut self,
-        slots: impl ExactSizeIterator<Item = u32>,
-        always_exact: u8,
-        probes: impl Iterator<Item = (u32, u32)>,
-        mut covers: impl FnMut(usize, u32, u32) -> bool,
-        words: &mut Vec<u32>,
-    ) {
-        self.string();
-        let all = u8::MAX >> (GROUP - slots.len());
-        let mut unknown = all & !always_exact;
-        if self.masks.len() > BLOCKS_MAX {
-            self.vertices.clear();
-            self.masks.clear();
-            unknown = 0;
-        }
-        let mut exact = all & !unknown;
-        let mut base = 0_u8;
-        for (x, y) in probes {
-            if unknown == 0 {
-                break;
-            }
-            let (toggled, near) = crossings(&self.vertices, &self.masks, x, y);
-            let mut clear = unknown & !(near as u8);
-            unknown &= !clear;
-            while clear != 0 {
-                let zone = clear.trailing_zeros();
-                clear &= clear - 1;
-                let is_toggled = toggled >> zone & 1 != 0;
-                base |= u8::from(covers(zone as usize, x, y) != is_toggled) << zone;
-            }
-        }
-        exact |= unknown;
-        words.push(
-            u32::from(base)
-                | u32::from(exact) << 8
-                | (slots.len() as u32) << 16
-                | (self.masks.len() as u32) << 20,
-        );
-        words.extend(slots);
-        words.extend_from_slice(&self.vertices);
-        words.extend_from_slice(&self.masks);
     }
 }
 

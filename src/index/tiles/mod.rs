@@ -1,15 +1,16 @@
 //! The tile engine: a tree of lon/lat tiles. A tile knows the zones that cover it whole, and of the others the boundaries
 //! that pass, so that one way down answers for all zones; near a boundary the exact `covers` decides.
 //!
-//! `grid` says which tile a place is in, `work` which zones are in a tile, `build` and `leaf` write that down, `change` makes
-//! the next tree and shares what it leaves alone, `walk` answers. Nodes are immutable and freed with the last index that
-//! has them, which is the promoter's (I4, I11). Versions that ended well before `as_of` stand apart, as in `rtree`.
+//! `grid` says which tile a place is in, `work` which zones are in a tile, `build`, `leaf` and `page` write that down, `change`
+//! makes the next tree and shares what it leaves alone, `walk` answers. Pages and branches are immutable and freed with the
+//! last index that has them, which is the promoter's (I4, I11). Versions that ended well before `as_of` stand apart, as in `rtree`.
 
 mod build;
 mod change;
+mod edges;
 mod grid;
 mod leaf;
-mod node;
+mod page;
 mod slots;
 mod walk;
 mod work;
@@ -22,28 +23,21 @@ use imbl::OrdSet;
 use super::engine::Update;
 use super::rtree::{Entry, HOT, Rtree};
 use super::versions::{VersionSlot, VersionTable, ZoneVersion};
-use crate::geometry::{Area, Envelope};
+use crate::geometry::Area;
 use crate::time::EventTime;
-use build::Builder;
+use build::{Builder, Limits};
 use change::{Changer, Delta};
 use grid::Tile;
-use node::{Node, NodeBuilder, Slot};
+use page::Child;
 use slots::{Slots, Standing};
 pub(super) use walk::Passed;
-use work::{Work, bounds_of};
-
-/// The uppermost node: the smallest that holds all zones.
-#[derive(Clone)]
-struct Root {
-    tile: Tile,
-    node: Arc<Node>,
-}
+use work::Work;
 
 /// Versions by tile.
 #[derive(Clone)]
 pub(super) struct Tiles {
-    edges_max: usize,
-    root: Option<Root>,
+    limits: Limits,
+    root: Child,
     slots: Slots,
     /// How many versions are in the tree.
     count: usize,
@@ -57,8 +51,8 @@ pub(super) struct Tiles {
 impl Default for Tiles {
     fn default() -> Self {
         Self {
-            edges_max: build::EDGES_MAX,
-            root: None,
+            limits: Limits::default(),
+            root: Child::Empty,
             slots: Slots::default(),
             count: 0,
             settled_from: None,
@@ -69,17 +63,25 @@ impl Default for Tiles {
 }
 
 impl Tiles {
-    /// The engine that splits tiles with more distinct edges: for tests, which see more tiles so.
+    /// The engine that splits tiles with more distinct edges, and pages in proportion: for tests, which see more of both so.
     pub(super) fn splitting_above(edges_max: usize) -> Self {
-        Self {
+        let page_words_max = 20 * edges_max;
+        Self::within(Limits {
             edges_max,
+            page_words_max,
+        })
+    }
+
+    fn within(limits: Limits) -> Self {
+        Self {
+            limits,
             ..Self::default()
         }
     }
 
     /// All versions, built at once.
     pub(super) fn rebuild(&mut self, versions: &VersionTable, as_of: EventTime) {
-        *self = Self::splitting_above(self.edges_max);
+        *self = Self::within(self.limits);
         let cold_before = as_of.minus(HOT);
         let mut hot = Vec::with_capacity(versions.len());
         let mut past = Vec::new();
@@ -97,18 +99,11 @@ impl Tiles {
         }
         self.count = hot.len();
         self.bury(past, versions);
-        let Some(tile) = tile_around(hot.iter().map(|(_, area)| *area)) else {
-            return;
-        };
         let mut work = Work::default();
         for (slot, area) in hot {
-            work.add(slot, area, tile);
+            work.add(slot, area, Tile::WHOLE);
         }
-        let node = Builder::new(self.edges_max).node(tile, &work);
-        self.root = Some(Root {
-            tile,
-            node: Arc::new(node),
-        });
+        self.root = Builder::new(self.limits).child(Tile::WHOLE, &mut work);
     }
 
     fn settle(&mut self, slot: VersionSlot, valid_from: EventTime) {
@@ -240,37 +235,15 @@ impl Tiles {
                 .zone()
                 .area
         };
-        let Some(around) = tile_around(coming.iter().map(|slot| area_of(slot.0)))
-            .into_iter()
-            .chain(self.root.as_ref().map(|root| root.tile))
-            .reduce(Tile::join)
-        else {
-            return;
-        };
-        let root = self.root.take();
-        let mut tile = root.as_ref().map_or(around, |root| root.tile);
-        let mut node = root.map(|root| root.node).unwrap_or_default();
-        while tile != around {
-            let mut nb = NodeBuilder::new(&[]);
-            nb.copy(tile.slot_above()..tile.slot_above() + 1, Slot::Child(&node));
-            node = Arc::new(nb.finish());
-            tile = tile.node_above();
-        }
         let mut delta = Delta::default();
         for slot in coming {
-            delta.added.add(slot.0, area_of(slot.0), tile);
+            delta.added.add(slot.0, area_of(slot.0), Tile::WHOLE);
         }
         for (slot, zone) in going {
-            delta.removed.add(*slot, &zone.area, tile);
+            delta.removed.add(*slot, &zone.area, Tile::WHOLE);
         }
-        let mut changer = Changer {
-            builder: Builder::new(self.edges_max),
-            area_of: &area_of,
-        };
-        self.root = changer.node(&node, tile, &delta).map(|node| Root {
-            tile,
-            node: Arc::new(node),
-        });
+        let mut changer = Changer::new(Builder::new(self.limits), &area_of);
+        self.root = changer.child(&self.root, Tile::WHOLE, &mut delta);
     }
 
     /// Entries for versions, those in the past included.
@@ -280,15 +253,6 @@ impl Tiles {
 
     /// The bytes that the tiles occupy, the zones' shapes apart.
     pub(super) fn byte_len(&self) -> usize {
-        self.root.as_ref().map_or(0, |root| root.node.byte_len())
+        self.root.byte_len()
     }
-}
-
-/// The smallest tile that holds all areas.
-fn tile_around<'a>(areas: impl Iterator<Item = &'a Area>) -> Option<Tile> {
-    let tile = |area: &Area| {
-        let bounds: Envelope = bounds_of(area);
-        Tile::around(&bounds)
-    };
-    areas.map(tile).reduce(Tile::join)
 }

@@ -2,9 +2,9 @@
 //! then each is judged by its leaf. Allocates nothing once its buffers are warm.
 
 use super::Tiles;
-use super::grid::Key;
+use super::grid::{Key, LEVEL_MAX};
 use super::leaf::Leaf;
-use super::node::{Node, Slot};
+use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Child, Page, Slot};
 use super::slots::Standing;
 use crate::index::versions::{VersionSlot, VersionTable};
 use crate::index::{Hits, Query};
@@ -14,7 +14,7 @@ const TOGETHER: usize = 32;
 /// Ends the list of a place's zones met on the way.
 const NONE: u32 = u32::MAX;
 
-/// Zones that cover a node, met on the way down: a list for each place, as links.
+/// Zones that cover a branch or a node, met on the way down: a list for each place, as links.
 #[derive(Debug, Default)]
 pub(crate) struct Passed(Vec<(u32, u32)>);
 
@@ -23,6 +23,7 @@ pub(crate) struct Passed(Vec<(u32, u32)>);
 enum End<'a> {
     Nothing,
     Cover(u32),
+    /// A leaf; so many bits of the path lie below its tile, or that of its slot.
     Leaf(Leaf<'a>, u32),
 }
 
@@ -72,6 +73,8 @@ impl Tiles {
         hits.passed = passed;
     }
 
+    /// Down to what ends the way of each place, in stages: what a stage reads of memory is fetched for all places before
+    /// the next one looks at it. Within a stage a place goes by itself: what is near the root is at hand.
     fn descend<'a>(
         &'a self,
         keys: &[Option<Key>; TOGETHER],
@@ -79,46 +82,45 @@ impl Tiles {
         passed: &mut Passed,
         lists: &mut [u32; TOGETHER],
     ) {
-        let Some(root) = &self.root else { return };
-        let (below, prefix) = root.tile.path();
+        let mut pages: [Option<(&Page, u32)>; TOGETHER] = [None; TOGETHER];
         let mut paths = [0_u64; TOGETHER];
-        let mut nodes: [&Node; TOGETHER] = [&root.node; TOGETHER];
-        let mut going = [0_u8; TOGETHER];
-        let mut count = 0;
+        let mut read = 0_u32;
         for (number, key) in keys.iter().enumerate() {
             let Some(key) = key else { break };
-            paths[number] = key.path();
-            going[count] = number as u8;
-            count += usize::from(paths[number] >> below == prefix);
-        }
-        let (mut shift, mut level) = (below, root.tile.level);
-        while count > 0 {
-            shift -= 4;
-            level += 2;
-            let mut still = 0;
-            for turn in 0..count {
-                let number = usize::from(going[turn]) % TOGETHER;
-                let node = nodes[number];
-                for slot in node.covers() {
-                    passed.0.push((*slot, lists[number]));
-                    lists[number] = passed.0.len() as u32 - 1;
+            let path = key.path();
+            paths[number] = path;
+            let mut pass = |covers: &[u32]| passed.pass(&mut lists[number], covers);
+            match down_branches(&self.root, path, &mut pass) {
+                (Child::Page(page), below) => {
+                    let below = below + 2 * page.span as u32;
+                    read ^= page.fetch((path >> (below.max(4) - 4)) as usize % 16);
+                    pages[number] = Some((page, below));
                 }
-                match node.slot((paths[number] >> shift & 15) as usize) {
-                    Slot::Empty => {}
-                    Slot::Cover(slot) => ends[number] = End::Cover(slot),
-                    Slot::Leaf(leaf) => {
-                        let level = level - u32::from(leaf.is_quarter());
-                        ends[number] = End::Leaf(leaf, level);
-                    }
-                    Slot::Child(child) => {
-                        nodes[number] = child;
-                        going[still] = number as u8;
-                        still += 1;
-                    }
-                }
+                (Child::Cover(slot), _) => ends[number] = End::Cover(*slot),
+                _ => {}
             }
-            count = still;
         }
+        for (number, page) in pages.iter().enumerate() {
+            let Some((page, below)) = *page else {
+                continue;
+            };
+            let mut below = below;
+            let mut word = page.word();
+            while let Slot::Node(node) = word.slot() {
+                passed.pass(&mut lists[number], node.covers());
+                below -= 4;
+                word = node.word((paths[number] >> below) as usize % 16);
+            }
+            match word.slot() {
+                Slot::Cover(slot) => ends[number] = End::Cover(slot),
+                Slot::Leaf(leaf) => {
+                    read ^= leaf.fetch();
+                    ends[number] = End::Leaf(leaf, below);
+                }
+                Slot::Empty | Slot::Node(_) => {}
+            }
+        }
+        std::hint::black_box(read);
     }
 
     fn look_into_the_past(&self, query: &Query, versions: &VersionTable, hits: &mut Hits) {
@@ -130,6 +132,42 @@ impl Tiles {
                 hits.slots.push(slot);
             }
         });
+    }
+}
+
+impl Passed {
+    /// Notes the zones that cover what a place passes.
+    #[inline]
+    fn pass(&mut self, list: &mut u32, covers: &[u32]) {
+        for slot in covers {
+            self.0.push((*slot, *list));
+            *list = self.0.len() as u32 - 1;
+        }
+    }
+}
+
+/// Down to the page of a place, or what else there is, and how many bits of its path are left there.
+#[inline]
+fn down_branches<'a>(
+    root: &'a Child,
+    path: u64,
+    pass: &mut impl FnMut(&'a [u32]),
+) -> (&'a Child, u32) {
+    let (mut child, mut below) = (root, 2 * LEVEL_MAX);
+    loop {
+        while let Child::Branch(branch) = child {
+            pass(&branch.covers);
+            below -= 2 * BRANCH_LEVELS;
+            child = &branch.slots[(path >> below) as usize % BRANCH_SLOTS];
+        }
+        match child {
+            Child::Far(far) if path >> far.path.0 == far.path.1 => {
+                below = far.path.0;
+                child = &far.child;
+            }
+            Child::Far(_) => return (&Child::Empty, 0),
+            _ => return (child, below),
+        }
     }
 }
 
@@ -168,7 +206,8 @@ impl<'a> Asking<'a> {
     fn finish(&self, end: End<'_>, key: Option<Key>, hits: &mut Hits) {
         match (end, key) {
             (End::Cover(slot), _) => self.hit(slot, true, hits),
-            (End::Leaf(leaf, level), Some(key)) => {
+            (End::Leaf(leaf, below), Some(key)) => {
+                let level = LEVEL_MAX - below / 2 - u32::from(leaf.is_quarter());
                 for slot in leaf.covers() {
                     self.hit(*slot, true, hits);
                 }
@@ -183,11 +222,12 @@ impl<'a> Asking<'a> {
                     if verdict.inside | unsure == 0 {
                         continue;
                     }
-                    for (bit, slot) in group.slots.iter().enumerate() {
-                        if unsure >> bit & 1 != 0 {
-                            self.hit(*slot, false, hits);
-                        } else if verdict.inside >> bit & 1 != 0 {
-                            self.hit(*slot, true, hits);
+                    let mut found = verdict.inside | unsure;
+                    while found != 0 {
+                        let bit = found & found.wrapping_neg();
+                        found ^= bit;
+                        if let Some(slot) = group.slots.get(bit.trailing_zeros() as usize) {
+                            self.hit(*slot, unsure & bit == 0, hits);
                         }
                     }
                 }

@@ -75,6 +75,22 @@ impl<'a> Work<'a> {
         self.edged.is_empty() && self.covers.is_empty()
     }
 
+    /// Whether all its zones lie within a tile, told from their rectangles.
+    pub(super) fn is_within(&self, tile: Tile) -> bool {
+        self.covers.is_empty()
+            && self.edged.iter().all(|edged| match edged.border {
+                Border::Whole(bounds) => tile.holds(&bounds),
+                Border::Rim => tile.holds(&bounds_of(edged.area)),
+                Border::Pieces { .. } => false,
+            })
+    }
+
+    /// The slots of all its zones.
+    pub(super) fn zones(&self) -> impl Iterator<Item = u32> + '_ {
+        let edged = self.edged.iter().map(|edged| edged.slot);
+        self.covers.iter().copied().chain(edged)
+    }
+
     /// Whether this slot is among its zones.
     pub(super) fn has(&self, slot: u32) -> bool {
         self.covers.contains(&slot) || self.edged.iter().any(|edged| edged.slot == slot)
@@ -140,7 +156,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Puts into `part` what is in a quarter of its tile; those that cover the tile only if `with_covers`.
+    /// Puts into `into` what is in a part of its tile; those that cover the tile only if `with_covers`.
     pub(super) fn quarter(&self, part: Tile, with_covers: bool, into: &mut Self) {
         into.clear();
         if part.is_off_the_world() {
@@ -188,6 +204,11 @@ impl<'a> Work<'a> {
                 };
             }
         }
+    }
+
+    /// How many edges it has at most, in all.
+    pub(super) fn edge_count(&self) -> usize {
+        self.unlisted() + self.pieces.len()
     }
 
     /// How many vertices have not been listed as pieces.
