@@ -213,6 +213,11 @@ impl Area {
         self.polygons().into_iter().flat_map(Polygons::edges)
     }
 
+    /// Adds all pieces of its boundary to `found`; a circle has none.
+    pub fn segments(&self, found: &mut Vec<Segment>) {
+        found.extend(self.edges().flat_map(|edge| Segment::of(&edge)));
+    }
+
     /// Adds the pieces of its boundary that meet the window to `found`; a circle has none.
     pub fn segments_near(&self, window: &Envelope, found: &mut Vec<Segment>) {
         if let Form::Polygons(polygons) = &self.form {

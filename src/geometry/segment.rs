@@ -58,16 +58,22 @@ impl Segment {
         std::iter::once(first).chain(second)
     }
 
+    /// The latitudes of its ends, the lower first.
+    #[must_use]
+    pub fn lats(&self) -> (f64, f64) {
+        if self.from.lat <= self.to.lat {
+            (self.from.lat, self.to.lat)
+        } else {
+            (self.to.lat, self.from.lat)
+        }
+    }
+
     /// Whether it has a place in common with the rectangle, bounds included. Exact, so what a rectangle does not meet, no
     /// part of the rectangle meets.
     #[must_use]
     pub fn meets(&self, window: &Envelope) -> bool {
         let (from, to) = (self.from, self.to);
-        let (low, high) = if from.lat <= to.lat {
-            (from.lat, to.lat)
-        } else {
-            (to.lat, from.lat)
-        };
+        let (low, high) = self.lats();
         if from.lon > window.lon_max
             || to.lon < window.lon_min
             || low > window.lat_max

@@ -69,6 +69,15 @@ impl<'a> Builder<'a> {
         self.works.push(work);
     }
 
+    /// Four of them.
+    pub(super) fn take_four(&mut self) -> [Work<'a>; 4] {
+        std::array::from_fn(|_| self.take())
+    }
+
+    pub(super) fn give_back_four(&mut self, works: [Work<'a>; 4]) {
+        works.into_iter().for_each(|work| self.give_back(work));
+    }
+
     /// The same of pages in the making.
     pub(super) fn take_writer(&mut self) -> PageWriter {
         self.writers.pop().unwrap_or_default()
@@ -106,15 +115,9 @@ impl<'a> Builder<'a> {
     }
 
     /// All that is in a tile, as a branch if it can be one.
-    pub(super) fn branch(&mut self, tile: Tile, work: &Work<'a>) -> Child {
+    pub(super) fn branch(&mut self, tile: Tile, work: &mut Work<'a>) -> Child {
         let mut branch = Branch::new(work.covers.clone().into());
-        for (number, slots) in branch.slots.chunks_mut(BRANCH_SLOTS / 4).enumerate() {
-            let mut part = self.take();
-            let quarter = tile.quarter(number);
-            work.quarter(quarter, false, &mut part);
-            self.slots(slots, 1, quarter, &mut part);
-            self.give_back(part);
-        }
+        self.fill(&mut branch.slots, 0, tile, work);
         branch.into_child(tile)
     }
 
@@ -131,31 +134,36 @@ impl<'a> Builder<'a> {
         } else if let Some(page) = self.page(tile, work, Span::at_depth(depth)) {
             slots.fill(page);
         } else {
-            self.split(slots, depth, tile, work);
+            self.fill(slots, depth, tile, work);
         }
     }
 
     /// The same where it is more than a page.
-    pub(super) fn split(&mut self, slots: &mut [Child], depth: u32, tile: Tile, work: &Work<'a>) {
+    pub(super) fn fill(
+        &mut self,
+        slots: &mut [Child],
+        depth: u32,
+        tile: Tile,
+        work: &mut Work<'a>,
+    ) {
+        let mut parts = self.take_four();
+        // What covers all of a branch stands there and nowhere below.
+        work.quarters(tile, depth > 0, &mut parts);
         let each = slots.len() / 4;
-        for (number, quarter_slots) in slots.chunks_mut(each).enumerate() {
-            let mut part = self.take();
-            let quarter = tile.quarter(number);
-            work.quarter(quarter, true, &mut part);
-            self.slots(quarter_slots, depth + 1, quarter, &mut part);
-            self.give_back(part);
+        for (number, slots) in slots.chunks_mut(each).enumerate() {
+            self.slots(slots, depth + 1, tile.quarter(number), &mut parts[number]);
         }
+        self.give_back_four(parts);
     }
 
-    fn node(&mut self, writer: &mut PageWriter, tile: Tile, work: &Work<'a>) -> Written {
+    fn node(&mut self, writer: &mut PageWriter, tile: Tile, work: &mut Work<'a>) -> Written {
         let from = writer.begin_node(&work.covers);
-        for number in 0..4 {
-            let mut part = self.take();
-            let quarter = tile.quarter(number);
-            work.quarter(quarter, false, &mut part);
-            self.quarter(writer, from, number, quarter, &mut part);
-            self.give_back(part);
+        let mut parts = self.take_four();
+        work.quarters(tile, false, &mut parts);
+        for (number, part) in parts.iter_mut().enumerate() {
+            self.quarter(writer, from, number, tile.quarter(number), part);
         }
+        self.give_back_four(parts);
         writer.finish_node(from)
     }
 
@@ -172,15 +180,14 @@ impl<'a> Builder<'a> {
             let word = self.end(writer, tile, work, true);
             return writer.put(from, 4 * number..4 * number + 4, word);
         }
-        for place in 0..4 {
-            let mut part = self.take();
-            let quarter = tile.quarter(place);
-            work.quarter(quarter, true, &mut part);
-            let word = self.slot(writer, quarter, &mut part);
+        let mut parts = self.take_four();
+        work.quarters(tile, true, &mut parts);
+        for (place, part) in parts.iter_mut().enumerate() {
+            let word = self.slot(writer, tile.quarter(place), part);
             let slot = 4 * number + place;
             writer.put(from, slot..slot + 1, word);
-            self.give_back(part);
         }
+        self.give_back_four(parts);
     }
 
     /// A tile within a page.
@@ -304,6 +311,21 @@ impl<'a> Builder<'a> {
         );
     }
 
+    /// Writes a group without the zones that go, its edges strung as they are; not where that would leave many to nobody.
+    pub(super) fn write_without(
+        &mut self,
+        writer: &mut PageWriter,
+        group: &leaf::Group<'_>,
+        goes: impl Fn(u32) -> bool,
+    ) -> bool {
+        let from = writer.words.len();
+        let is_written = group.write_without(goes, &mut writer.words);
+        if let Some(group) = leaf::Groups::of(&writer.words[from..]).next() {
+            self.count_edges(&group);
+        }
+        is_written
+    }
+
     /// Counts distinct edges as [`Self::is_small`] does: begins.
     pub(super) fn begin_count(&mut self) {
         self.distinct.clear();
@@ -402,6 +424,17 @@ impl Cut {
         };
         let from = local(piece.from.lon, piece.from.lat);
         let to = local(piece.to.lon, piece.to.lat);
+        let is_within = |at: [f64; 2]| {
+            (0..2).all(|axis| at[axis] >= self.low[axis] && at[axis] <= self.high[axis])
+        };
+        if is_within(from) && is_within(to) {
+            let round = |at: [f64; 2]| {
+                let unit = |place: f64| (place + f64::from(MARGIN) + 0.5) as u32;
+                unit(at[0]) | unit(at[1]) << 16
+            };
+            let (one, other) = (round(from), round(to));
+            return Some([one.min(other), one.max(other)]);
+        }
         let (mut begin, mut end) = (0.0_f64, 1.0_f64);
         for axis in 0..2 {
             let step = to[axis] - from[axis];

@@ -17,13 +17,19 @@ use crate::geometry::Area;
 pub(super) type AreaOf<'f, 'a> = &'f dyn Fn(u32) -> &'a Area;
 
 /// Zones that come and zones that go, of one tile.
-#[derive(Default)]
 pub(super) struct Delta<'a> {
     pub(super) added: Work<'a>,
     pub(super) removed: Work<'a>,
 }
 
 impl Delta<'_> {
+    pub(super) fn new() -> Self {
+        Self {
+            added: Work::default(),
+            removed: Work::rough(),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty()
     }
@@ -96,9 +102,15 @@ impl<'f, 'a> Changer<'f, 'a> {
             }
             Child::Branch(branch) => self.branch(branch, tile, delta),
             Child::Far(far) if delta.is_within(far.tile) => {
-                let mut part = self.part(delta, far.tile, false);
+                let mut part = Delta {
+                    added: self.builder.take(),
+                    removed: self.builder.take(),
+                };
+                delta.added.part(far.tile, false, &mut part.added);
+                delta.removed.part(far.tile, false, &mut part.removed);
                 let child = self.child(&far.child, far.tile, &mut part);
-                self.give_back(part);
+                self.builder.give_back(part.added);
+                self.builder.give_back(part.removed);
                 Child::far(far.tile, child)
             }
             Child::Far(far) => {
@@ -112,14 +124,14 @@ impl<'f, 'a> Changer<'f, 'a> {
             }
             Child::Page(page) => match self.page(page, tile, delta) {
                 Ok(page) => page,
-                Err(work) => self.builder.branch(tile, &work),
+                Err(mut work) => self.builder.branch(tile, &mut work),
             },
         }
     }
 
-    fn branch(&mut self, old: &Branch, tile: Tile, delta: &Delta<'a>) -> Child {
+    fn branch(&mut self, old: &Branch, tile: Tile, delta: &mut Delta<'a>) -> Child {
         let mut covers = old.covers.to_vec();
-        covers.retain(|zone| !delta.removed.covers.contains(zone));
+        covers.retain(|zone| !delta.removed.has(*zone));
         covers.extend_from_slice(&delta.added.covers);
         let mut new = Branch::new(covers.into());
         self.quarters(&old.slots, &mut new.slots, 0, tile, delta);
@@ -141,29 +153,21 @@ impl<'f, 'a> Changer<'f, 'a> {
         new: &mut [Child],
         depth: u32,
         tile: Tile,
-        delta: &Delta<'a>,
+        delta: &mut Delta<'a>,
     ) {
+        let (mut added, mut removed) = (self.builder.take_four(), self.builder.take_four());
+        // What covers all of a branch stands there and nowhere below.
+        delta.added.quarters(tile, depth > 0, &mut added);
+        delta.removed.quarters(tile, depth > 0, &mut removed);
         let each = old.len() / 4;
-        for (number, (old, new)) in old.chunks(each).zip(new.chunks_mut(each)).enumerate() {
-            let quarter = tile.quarter(number);
-            // What covers all of a branch stands there and nowhere below.
-            let mut part = self.part(delta, quarter, depth > 0);
-            self.slots(old, new, depth + 1, quarter, &mut part);
-            self.give_back(part);
+        let parts = added.into_iter().zip(removed);
+        let slots = old.chunks(each).zip(new.chunks_mut(each));
+        for (number, ((added, removed), (old, new))) in parts.zip(slots).enumerate() {
+            let mut part = Delta { added, removed };
+            self.slots(old, new, depth + 1, tile.quarter(number), &mut part);
+            self.builder.give_back(part.added);
+            self.builder.give_back(part.removed);
         }
-    }
-
-    /// What is in a part of a tile.
-    fn part(&mut self, delta: &Delta<'a>, part: Tile, with_covers: bool) -> Delta<'a> {
-        let (mut added, mut removed) = (self.builder.take(), self.builder.take());
-        delta.added.quarter(part, with_covers, &mut added);
-        delta.removed.quarter(part, with_covers, &mut removed);
-        Delta { added, removed }
-    }
-
-    fn give_back(&mut self, delta: Delta<'a>) {
-        self.builder.give_back(delta.added);
-        self.builder.give_back(delta.removed);
     }
 
     /// Slots of a branch that are a tile `depth` levels below it.
@@ -186,7 +190,7 @@ impl<'f, 'a> Changer<'f, 'a> {
             match &old[0] {
                 Child::Page(page) => match self.page(page, tile, delta) {
                     Ok(page) => new.fill(page),
-                    Err(work) => self.builder.split(new, depth, tile, &work),
+                    Err(mut work) => self.builder.fill(new, depth, tile, &mut work),
                 },
                 Child::Cover(zone) => {
                     delta.keep_cover(*zone);
@@ -279,20 +283,20 @@ impl<'f, 'a> Changer<'f, 'a> {
         writer: &mut PageWriter,
         old: Node<'_>,
         tile: Tile,
-        inside: &Inside<'_, 'a>,
+        inside: &mut Inside<'_, 'a>,
     ) -> Written {
         let mut covers = old.covers().to_vec();
         covers.retain(|zone| inside.stays(*zone));
         covers.extend_from_slice(&inside.added.covers);
         let from = writer.begin_node(&covers);
-        for number in 0..4 {
-            let quarter = tile.quarter(number);
+        let mut parts = self.builder.take_four();
+        inside.added.quarters(tile, false, &mut parts);
+        for (number, added) in parts.into_iter().enumerate() {
             let mut part = Inside {
-                added: self.builder.take(),
+                added,
                 removed: inside.removed,
             };
-            inside.added.quarter(quarter, false, &mut part.added);
-            self.quarter(writer, from, old, number, quarter, &mut part);
+            self.quarter(writer, from, old, number, tile.quarter(number), &mut part);
             self.builder.give_back(part.added);
         }
         writer.finish_node(from)
@@ -328,14 +332,14 @@ impl<'f, 'a> Changer<'f, 'a> {
             }
             return self.builder.quarter(writer, from, number, tile, &mut work);
         }
-        for slot in all {
-            let quarter = tile.quarter(slot % 4);
+        let mut parts = self.builder.take_four();
+        inside.added.quarters(tile, true, &mut parts);
+        for (slot, added) in all.zip(parts) {
             let mut part = Inside {
-                added: self.builder.take(),
+                added,
                 removed: inside.removed,
             };
-            inside.added.quarter(quarter, true, &mut part.added);
-            let word = self.slot(writer, old.slot(slot), quarter, &mut part);
+            let word = self.slot(writer, old.slot(slot), tile.quarter(slot % 4), &mut part);
             writer.put(from, slot..slot + 1, word);
             self.builder.give_back(part.added);
         }
@@ -379,6 +383,9 @@ impl<'f, 'a> Changer<'f, 'a> {
             if !has_room && !group.slots.iter().any(|zone| goes(*zone)) {
                 self.builder.count_edges(&group);
                 writer.words.extend_from_slice(group.words());
+                continue;
+            }
+            if !has_room && self.builder.write_without(writer, &group, goes) {
                 continue;
             }
             self.builder.draft.load(&group, goes);

@@ -78,6 +78,13 @@ impl<'a> Leaf<'a> {
 /// The groups of a leaf.
 pub(super) struct Groups<'a>(&'a [u32]);
 
+impl<'a> Groups<'a> {
+    /// Those that these words are.
+    pub(super) fn of(words: &'a [u32]) -> Self {
+        Self(words)
+    }
+}
+
 impl<'a> Iterator for Groups<'a> {
     type Item = Group<'a>;
 
@@ -125,6 +132,20 @@ pub(super) struct Group<'a> {
     masks: &'a [u32],
 }
 
+/// Where bits move to; 0 for those that go.
+struct Bits([u8; GROUP]);
+
+impl Bits {
+    fn moved(&self, mask: u8) -> u8 {
+        let (mut mask, mut moved) = (mask, 0);
+        while mask != 0 {
+            moved |= self.0[mask.trailing_zeros() as usize];
+            mask &= mask - 1;
+        }
+        moved
+    }
+}
+
 /// What a group says of a place, a bit for each of its zones.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
@@ -138,6 +159,49 @@ impl<'a> Group<'a> {
     /// Its words.
     pub(super) fn words(&self) -> &'a [u32] {
         self.words
+    }
+
+    /// Where the bits of the zones that stay come to stand when the others go.
+    fn bits_that_stay(&self, goes: impl Fn(u32) -> bool) -> Bits {
+        let mut bits = Bits([0; GROUP]);
+        let mut next = 1;
+        for (bit, slot) in bits.0.iter_mut().zip(self.slots) {
+            if !goes(*slot) {
+                *bit = next;
+                next <<= 1;
+            }
+        }
+        bits
+    }
+
+    /// Writes it without the zones that go, its edges strung as they are; `false`, and nothing written, where more than half
+    /// of what is strung would be nobody's.
+    pub(super) fn write_without(&self, goes: impl Fn(u32) -> bool, words: &mut Vec<u32>) -> bool {
+        let bits = self.bits_that_stay(&goes);
+        let from = words.len();
+        words.push(0);
+        words.extend(self.slots.iter().copied().filter(|slot| !goes(*slot)));
+        let count = words.len() - from - 1;
+        if count == 0 {
+            words.truncate(from);
+            return true;
+        }
+        words[from] = u32::from(bits.moved(self.head.0 as u8))
+            | u32::from(bits.moved((self.head.0 >> 8) as u8)) << 8
+            | (count as u32) << 16
+            | (self.masks.len() as u32) << 20;
+        words.extend_from_slice(self.vertices);
+        let mut nobodys = 0;
+        words.extend(self.masks.iter().map(|four| {
+            let four = four.to_le_bytes().map(|mask| bits.moved(mask));
+            nobodys += four.iter().filter(|mask| **mask == 0).count();
+            u32::from_le_bytes(four)
+        }));
+        let is_written = nobodys <= 2 * self.masks.len();
+        if !is_written {
+            words.truncate(from);
+        }
+        is_written
     }
 
     /// Its edges, the ends of each in order, with the zones they belong to.
@@ -189,26 +253,13 @@ impl Draft {
     /// depends on their own edges alone.
     pub(super) fn load(&mut self, group: &Group<'_>, goes: impl Fn(u32) -> bool) {
         self.clear();
-        // Where the bit of a zone that stays comes to stand.
-        let mut bits = [0_u8; GROUP];
-        for (place, slot) in group.slots.iter().enumerate() {
-            if !goes(*slot) {
-                bits[place] = 1 << self.slots.len();
-                self.slots.push(*slot);
-            }
-        }
-        let stay = |mask: u8| {
-            let (mut mask, mut moved) = (mask, 0);
-            while mask != 0 {
-                moved |= bits[mask.trailing_zeros() as usize];
-                mask &= mask - 1;
-            }
-            moved
-        };
-        self.base = stay(group.head.0 as u8);
-        self.exact = stay((group.head.0 >> 8) as u8);
+        let bits = group.bits_that_stay(&goes);
+        self.slots
+            .extend(group.slots.iter().copied().filter(|slot| !goes(*slot)));
+        self.base = bits.moved(group.head.0 as u8);
+        self.exact = bits.moved((group.head.0 >> 8) as u8);
         for (edge, mask) in group.edges() {
-            let mask = stay(mask);
+            let mask = bits.moved(mask);
             if mask != 0 {
                 self.chains.edges.push((edge, mask));
             }

@@ -235,7 +235,7 @@ impl Tiles {
                 .zone()
                 .area
         };
-        let mut delta = Delta::default();
+        let mut delta = Delta::new();
         for slot in coming {
             delta.added.add(slot.0, area_of(slot.0), Tile::WHOLE);
         }

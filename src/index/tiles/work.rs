@@ -35,6 +35,8 @@ pub(super) struct Work<'a> {
     pub(super) edged: Vec<Edged<'a>>,
     pub(super) covers: Vec<u32>,
     pub(super) pieces: Vec<Segment>,
+    /// Zones are followed by their rectangles while these reach beyond a tile: enough to find where they may stand.
+    is_rough: bool,
 }
 
 fn hold(outer: &Envelope, inner: &Envelope) -> bool {
@@ -65,6 +67,15 @@ pub(super) fn bounds_of(area: &Area) -> Envelope {
 }
 
 impl<'a> Work<'a> {
+    /// For zones that go: within pages they are found by their slots, so the tiles that they may be in need not be told from
+    /// those that they are in, as long as there are few.
+    pub(super) fn rough() -> Self {
+        Self {
+            is_rough: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.edged.clear();
         self.covers.clear();
@@ -157,51 +168,124 @@ impl<'a> Work<'a> {
     }
 
     /// Puts into `into` what is in a part of its tile; those that cover the tile only if `with_covers`.
-    pub(super) fn quarter(&self, part: Tile, with_covers: bool, into: &mut Self) {
-        into.clear();
+    pub(super) fn part(&self, part: Tile, with_covers: bool, into: &mut Self) {
+        into.begin_part(self, part, with_covers);
         if part.is_off_the_world() {
             return;
         }
-        if with_covers {
-            into.covers.extend_from_slice(&self.covers);
-        }
         let window = part.window();
         for edged in &self.edged {
-            let Edged { slot, area, .. } = *edged;
-            match edged.border {
-                Border::Rim => {
-                    let circle = area.circle().expect("only circles have rims");
-                    into.add_circle(slot, area, circle, part);
-                }
-                Border::Whole(bounds) if hold(&window, &bounds) => into.edged.push(*edged),
-                Border::Whole(bounds) => {
-                    if meet(&window, &bounds) {
-                        let from = into.pieces.len();
-                        area.segments_near(&window, &mut into.pieces);
-                        into.settle(slot, area, part, from);
-                    }
-                }
-                Border::Pieces { from, to } => {
-                    let begin = into.pieces.len();
-                    let pieces = self.pieces[from..to].iter();
-                    into.pieces
-                        .extend(pieces.filter(|piece| piece.meets(&window)));
-                    into.settle(slot, area, part, begin);
-                }
+            let Border::Pieces { from, to } = edged.border else {
+                into.add_part(edged, part, &window, self.is_rough);
+                continue;
+            };
+            let begin = into.pieces.len();
+            let pieces = self.pieces[from..to].iter();
+            into.pieces
+                .extend(pieces.filter(|piece| piece.meets(&window)));
+            into.settle(edged.slot, edged.area, part, begin);
+        }
+    }
+
+    fn begin_part(&mut self, of: &Self, part: Tile, with_covers: bool) {
+        self.clear();
+        self.is_rough = of.is_rough;
+        if with_covers && !part.is_off_the_world() {
+            self.covers.extend_from_slice(&of.covers);
+        }
+    }
+
+    /// Adds a zone of a larger tile whose pieces are not listed.
+    fn add_part(&mut self, edged: &Edged<'a>, part: Tile, window: &Envelope, is_rough: bool) {
+        let Edged { slot, area, border } = *edged;
+        match border {
+            Border::Rim => {
+                let circle = area.circle().expect("only circles have rims");
+                self.add_circle(slot, area, circle, part);
+            }
+            Border::Whole(bounds) if hold(window, &bounds) => self.edged.push(*edged),
+            Border::Whole(bounds) if !meet(window, &bounds) => {}
+            Border::Whole(bounds) if is_rough && !hold(&bounds, window) => self.edged.push(*edged),
+            Border::Whole(_) | Border::Pieces { .. } => {
+                let from = self.pieces.len();
+                area.segments_near(window, &mut self.pieces);
+                self.settle(slot, area, part, from);
             }
         }
     }
 
+    /// The same as [`Self::part`] of each quarter, in one pass over the pieces.
+    pub(super) fn quarters(&mut self, tile: Tile, with_covers: bool, into: &mut [Self; 4]) {
+        let parts: [Tile; 4] = std::array::from_fn(|number| tile.quarter(number));
+        let windows = parts.map(Tile::window);
+        for (part, into) in parts.iter().zip(into.iter_mut()) {
+            into.begin_part(self, *part, with_covers);
+        }
+        let in_the_world = parts.map(|part| !part.is_off_the_world());
+        for number in 0..self.edged.len() {
+            let edged = self.edged[number];
+            let (from, to) = match edged.border {
+                Border::Pieces { from, to } => (from, to),
+                Border::Whole(bounds)
+                    if !self.is_rough && !windows.iter().any(|window| hold(window, &bounds)) =>
+                {
+                    self.list(number, |area, pieces| area.segments(pieces))
+                }
+                Border::Whole(_) | Border::Rim => {
+                    for quarter in (0..4).filter(|quarter| in_the_world[*quarter]) {
+                        let (part, window) = (parts[quarter], &windows[quarter]);
+                        into[quarter].add_part(&edged, part, window, self.is_rough);
+                    }
+                    continue;
+                }
+            };
+            let begins: [usize; 4] = std::array::from_fn(|quarter| into[quarter].pieces.len());
+            for piece in &self.pieces[from..to] {
+                let (low, high) = piece.lats();
+                let (is_west, is_east) = (
+                    piece.from.lon <= windows[0].lon_max,
+                    piece.to.lon >= windows[3].lon_min,
+                );
+                let (is_south, is_north) = (low <= windows[0].lat_max, high >= windows[3].lat_min);
+                let may_meet = [
+                    is_west && is_south,
+                    is_east && is_south,
+                    is_west && is_north,
+                    is_east && is_north,
+                ];
+                for quarter in 0..4 {
+                    if may_meet[quarter] && in_the_world[quarter] && piece.meets(&windows[quarter])
+                    {
+                        into[quarter].pieces.push(*piece);
+                    }
+                }
+            }
+            for quarter in (0..4).filter(|quarter| in_the_world[*quarter]) {
+                into[quarter].settle(edged.slot, edged.area, parts[quarter], begins[quarter]);
+            }
+        }
+    }
+
+    /// Lists the pieces of a zone; gives where they stand.
+    fn list(
+        &mut self,
+        number: usize,
+        list: impl FnOnce(&'a Area, &mut Vec<Segment>),
+    ) -> (usize, usize) {
+        let from = self.pieces.len();
+        let edged = &mut self.edged[number];
+        list(edged.area, &mut self.pieces);
+        let to = self.pieces.len();
+        edged.border = Border::Pieces { from, to };
+        (from, to)
+    }
+
     /// Lists the pieces of all zones.
     pub(super) fn list_pieces(&mut self, tile: Tile) {
-        for edged in &mut self.edged {
-            if let Border::Whole(_) = edged.border {
-                let from = self.pieces.len();
-                edged.area.segments_near(&tile.window(), &mut self.pieces);
-                edged.border = Border::Pieces {
-                    from,
-                    to: self.pieces.len(),
-                };
+        for number in 0..self.edged.len() {
+            if let Border::Whole(_) = self.edged[number].border {
+                let window = tile.window();
+                self.list(number, |area, pieces| area.segments_near(&window, pieces));
             }
         }
     }
