@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "T", value_parser = instant)]
     at: Option<EventTime>,
     /// The index.
-    #[arg(long, value_name = "ENGINE", default_value = "rtree", value_parser = engine)]
+    #[arg(long, value_name = "ENGINE", default_value = "tiles", value_parser = engine)]
     engine: EngineKind,
 }
 

@@ -427,8 +427,8 @@ pub const KEYS: &[Key] = &[
     ),
     choice(
         "index.engine",
-        &["rtree", "tiles"],
-        "the index: R*-tree over envelopes with exact predicates, or tiles of lon and lat; the same answers",
+        &["tiles", "rtree"],
+        "the index: tiles of lon and lat, or an R*-tree over envelopes with exact predicates; the same answers, the tiles much faster",
     ),
     number(
         "index.max_live_snapshots",

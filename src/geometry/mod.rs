@@ -17,6 +17,7 @@ mod status;
 mod stripes;
 mod sweep;
 mod validate;
+mod vertices;
 
 use crate::rejection::{Rejection, RejectionReason};
 pub use circle::{Circle, EARTH_RADIUS_M, distance_m};
@@ -200,11 +201,6 @@ impl Area {
             Form::Polygons(_) => None,
             Form::Circle(circle) => Some(circle),
         }
-    }
-
-    /// The rings of all polygons, each with its first vertex again at its end; a circle has none.
-    pub fn rings(&self) -> impl Iterator<Item = &[Position]> {
-        self.polygons().into_iter().flat_map(Polygons::rings)
     }
 
     /// The edges of all rings; a circle has none. A place that is on no edge is inside if the number of edges on its
@@ -579,6 +575,5 @@ mod tests {
         let crossing: Vec<_> = area.edges().filter_map(|edge| edge.crosses).collect();
         assert_eq!(crossing, [Crossing::Eastward, Crossing::Westward]);
         assert_eq!((area.edges().count(), area.vertex_count()), (4, 4));
-        assert_eq!(area.rings().map(<[Position]>::len).collect::<Vec<_>>(), [5]);
     }
 }

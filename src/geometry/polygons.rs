@@ -7,6 +7,7 @@ use super::envelope;
 use super::exact::{Place, side};
 use super::ring::{Pole, Ring};
 use super::stripes::{Crossing, EdgeRef, Stripes};
+use super::vertices::Vertices;
 use super::{Edge, Envelope, Position, Segment};
 
 /// The polygons of one area, validated.
@@ -14,7 +15,7 @@ use super::{Edge, Envelope, Position, Segment};
 pub(super) struct Polygons {
     /// The rings one after the other, each closed: its first vertex stands again at its end. Longitudes are within
     /// -180 to 180.
-    vertices: Box<[Position]>,
+    vertices: Vertices,
     /// Where each ring begins in `vertices`; one more for the end.
     starts: Box<[u32]>,
     /// The edges that cross the antimeridian, ascending.
@@ -58,7 +59,6 @@ impl Polygons {
             vertices.push(position(ring.places[0], turns_off));
         }
         starts.push(index_u32(vertices.len()));
-        let vertices = vertices.into_boxed_slice();
         let crossings = crossings.into_boxed_slice();
         let stripes = Stripes::new(&vertices, &starts, &crossings);
         let south = rings
@@ -68,7 +68,7 @@ impl Polygons {
             % 2
             == 1;
         Self {
-            vertices,
+            vertices: Vertices::new(vertices),
             starts: starts.into_boxed_slice(),
             crossings,
             south,
@@ -100,13 +100,13 @@ impl Polygons {
         envelopes
             .filter_map(|lon| self.interior_point_at(lon))
             .next()
-            .unwrap_or(self.vertices[0])
+            .unwrap_or_else(|| self.vertices.get(0))
     }
 
     fn interior_point_at(&self, lon: f64) -> Option<Position> {
         let mut lats = vec![-90.0, 90.0];
         for edge in self.stripes.edges_at(lon) {
-            let (one, other) = (self.vertices[edge.index()], self.vertices[edge.index() + 1]);
+            let (one, other) = self.vertices.edge(edge.index());
             let (step, along) = match edge.crosses() {
                 None => (other.lon - one.lon, lon - one.lon),
                 Some(_) => (
@@ -138,8 +138,7 @@ impl Polygons {
     fn standing(&self, at: Position) -> Standing {
         let mut inside = self.south;
         for edge in self.stripes.edges_at(at.lon) {
-            let index = edge.index();
-            let (one, other) = (self.vertices[index], self.vertices[index + 1]);
+            let (one, other) = self.vertices.edge(edge.index());
             let below = match edge.crosses() {
                 None => stands_on_plain(one, other, at),
                 Some(Crossing::Eastward) => stands_on_crossing(one, other, at),
@@ -171,7 +170,7 @@ impl Polygons {
     }
 
     pub(super) fn byte_len(&self) -> usize {
-        size_of_val(&*self.vertices)
+        self.vertices.byte_len()
             + size_of_val(&*self.starts)
             + size_of_val(&*self.crossings)
             + size_of_val(&*self.envelopes)
@@ -186,9 +185,10 @@ impl Polygons {
             .flat_map(|ring| ring[0]..ring[1] - 1)
             .map(move |index| {
                 let crossing = crossings.next_if(|edge| edge.index() == index as usize);
+                let (from, to) = self.vertices.edge(index as usize);
                 Edge {
-                    from: self.vertices[index as usize],
-                    to: self.vertices[index as usize + 1],
+                    from,
+                    to,
                     crosses: crossing.and_then(EdgeRef::crosses),
                 }
             })
@@ -204,21 +204,17 @@ impl Polygons {
             self.edges().for_each(|edge| add(&edge));
             return;
         }
-        self.stripes
-            .edges_between(&self.vertices, (window.lon_min, window.lon_max), |index| {
+        self.stripes.edges_between(
+            &self.vertices,
+            (window.lon_min, window.lon_max),
+            |from, to| {
                 add(&Edge {
-                    from: self.vertices[index],
-                    to: self.vertices[index + 1],
+                    from,
+                    to,
                     crosses: None,
                 });
-            });
-    }
-
-    /// The rings, each with its first vertex again at its end.
-    pub(super) fn rings(&self) -> impl Iterator<Item = &[Position]> {
-        self.starts
-            .windows(2)
-            .map(|ring| &self.vertices[ring[0] as usize..ring[1] as usize])
+            },
+        );
     }
 }
 

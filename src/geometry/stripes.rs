@@ -1,6 +1,7 @@
 //! Edges sorted into stripes of longitude, so that a lookup reads the edges near its meridian only.
 
 use super::Position;
+use super::vertices::Vertices;
 
 /// How many edges a stripe is meant to have.
 const EDGES_PER_STRIPE: usize = 4;
@@ -198,22 +199,21 @@ impl Stripes {
         range.map(move |place| EdgeRef(self.refs.get(list + place)))
     }
 
-    /// Calls `found` with the index of every edge that may be between two meridians, each once, where none crosses the
+    /// Calls `found` with the ends of every edge that may be between two meridians, each once, where none crosses the
     /// antimeridian.
     pub(super) fn edges_between(
         &self,
-        vertices: &[Position],
+        vertices: &Vertices,
         (west, east): (f64, f64),
-        mut found: impl FnMut(usize),
+        mut found: impl FnMut(Position, Position),
     ) {
         let (first, last) = (self.scale.stripe(west), self.scale.stripe(east));
         for stripe in first..=last {
             for edge in self.edges_in(stripe) {
-                let index = edge.index();
+                let (from, to) = vertices.edge(edge.index());
                 // It stands in every stripe from its western end on: the first of those that are asked for counts.
-                let from = vertices[index].lon.min(vertices[index + 1].lon);
-                if stripe == first || self.scale.stripe(from) == stripe {
-                    found(index);
+                if stripe == first || self.scale.stripe(from.lon.min(to.lon)) == stripe {
+                    found(from, to);
                 }
             }
         }

@@ -30,9 +30,9 @@ pub use versions::{VersionSlot, ZoneVersion};
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// rstar over the envelopes, then the exact `covers`: plain, the reference.
-    #[default]
     Rtree,
     /// Tiles of lon and lat: one way down answers for all zones.
+    #[default]
     Tiles,
     /// The same with tiles split above so many edges, for tests: it has no name.
     FineTiles(u8),

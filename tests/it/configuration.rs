@@ -150,7 +150,7 @@ const ROWS: &[(&str, &str, &str)] = &[
         "1",
         "a whole number of bytes from 1048576",
     ),
-    ("index.engine", "grid", "must be \"rtree\" or \"tiles\""),
+    ("index.engine", "grid", "must be \"tiles\" or \"rtree\""),
     ("index.max_live_snapshots", "1", "from 2 to"),
     (
         "delivery.mode",
