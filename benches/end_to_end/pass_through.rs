@@ -31,8 +31,7 @@ pub(crate) fn drain(job: &Job) -> Cost {
     let mut producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
     cap_batches(&mut producer, 1_048_588);
     let mut loops = Loop {
-        outbox: Outbox::new(&producer, limits.in_flight_max, &job.to, None)
-            .expect("the settings are right"),
+        outbox: Outbox::new(&producer, &job.to, None).expect("the settings are right"),
         member: Member::join(&kafka, &job.from, BATCH, CommitBy::Interval(COMMIT_EVERY))
             .expect("the settings are right"),
         next: vec![None; 64],

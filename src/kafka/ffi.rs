@@ -3,6 +3,7 @@
 //! - [`SharedQueue`]: partitions forwarded to one queue, read in batches of borrowed messages (RDKAFKA 0.3, 7).
 //! - [`AdminQueue`]: ListOffsets and Describe calls as questions whose answers are polled for, so that a slow broker
 //!   holds up nobody but itself.
+//! - [`ReportingProducer`]: topics looked up once, delivery reports taken many at a time.
 //! - [`tune_mock`]: the settings of the embedded mock cluster that are reachable by its raw pointer only.
 //!
 //! Lifetimes: both queues own an `Arc` of their client and are destroyed before they let go of it, as
@@ -11,6 +12,7 @@
 #![allow(unsafe_code)]
 
 mod describe;
+mod produce;
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::{self, NonNull};
@@ -28,6 +30,7 @@ use crate::partition::{Offset, PartitionId};
 use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
 pub use describe::{DescribedTopic, Operation};
+pub use produce::{Headers, Produced, ProducerTopic, ReportingProducer, Reports};
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 
@@ -209,6 +212,26 @@ impl<'b> MessageRef<'b> {
     #[must_use]
     pub fn error(&self) -> Option<RDKafkaErrorCode> {
         (self.raw.err != NO_ERROR).then(|| self.raw.err.into())
+    }
+
+    /// What a produced message was given to tell it by.
+    #[must_use]
+    pub fn opaque(&self) -> usize {
+        self.raw._private as usize
+    }
+
+    /// The name of its topic.
+    #[must_use]
+    pub fn topic(&self) -> String {
+        // SAFETY: a live message; its topic, where it has one, lives as long.
+        unsafe {
+            if self.raw.rkt.is_null() {
+                return String::new();
+            }
+            CStr::from_ptr(sys::rd_kafka_topic_name(self.raw.rkt))
+                .to_string_lossy()
+                .into_owned()
+        }
     }
 
     /// The partition it is from.

@@ -103,7 +103,6 @@ where
         );
         let outbox = Outbox::new(
             &producer,
-            limits.in_flight_max,
             &settings.enriched_topic,
             settings.dead_letter_topic.as_deref(),
         )?;
