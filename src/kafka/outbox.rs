@@ -286,6 +286,15 @@ impl Outbox {
         usize::try_from(self.producer().in_flight_count()).unwrap_or(0)
     }
 
+    /// Waits for acknowledgements, at most so long; what lingers in the client is sent at once.
+    pub(super) fn wait(&self, at_most: Duration) {
+        if self.in_flight() > 0 {
+            self.way.producer.flush(at_most);
+        } else {
+            std::thread::park_timeout(at_most);
+        }
+    }
+
     /// The next acknowledgement at hand.
     pub fn ack(&mut self) -> Option<Ack> {
         if let Some(ack) = self.own_acks.pop_front() {

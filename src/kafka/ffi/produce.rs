@@ -75,6 +75,14 @@ impl<R: Reports + 'static> ReportingProducer<R> {
         &self.producer
     }
 
+    /// Sends what lingers, and waits until nothing is in flight, at most so long.
+    ///
+    /// The reports are on their way or taken then. rdkafka's own flush serves them itself, and in steps of 100 ms.
+    pub fn flush(&self, at_most: Duration) {
+        // SAFETY: a live producer. Where time runs out it says so, which the reports tell better.
+        unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), millis(at_most)) };
+    }
+
     /// A topic of this producer; `None` where librdkafka takes the name for none.
     #[must_use]
     pub fn topic(&self, name: &str) -> Option<ProducerTopic<R>> {
