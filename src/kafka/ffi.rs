@@ -282,7 +282,8 @@ impl<'b> MessageRef<'b> {
     fn is_bare(&self) -> bool {
         // SAFETY: a live message.
         let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.raw) };
-        if epoch < 0 || self.raw.payload.is_null() {
+        // An empty value does not stand in the record's buffer: librdkafka lends an empty string of its own.
+        if epoch < 0 || self.raw.payload.is_null() || self.raw.len == 0 {
             return false;
         }
         // SAFETY: only a batch of record format 2 has a leader epoch (rdkafka_msgset_reader.c sets -1 for the older ones).
