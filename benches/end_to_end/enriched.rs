@@ -9,15 +9,14 @@ use ringfence::clock::{Clock, GuardedTime};
 use ringfence::codec::telemetry::{FieldRules, Fields};
 use ringfence::gate::{Degraded, Epoch, Snapshot};
 use ringfence::index::{Hits, Query};
-use ringfence::kafka::client::Settings;
-use ringfence::kafka::worker::{StartAt, Worker, WorkerSettings, WorkerWindow};
+use ringfence::kafka::worker::{ExactlyOnce, StartAt, Worker, WorkerSettings, WorkerWindow};
 use ringfence::pipeline::{AtRules, MatchMode, PipelineConfig, View, Zones};
 use ringfence::shutdown::Shutdown;
 use ringfence::time::EventTime;
 use ringfence::zone::Zone;
 
 use crate::support::measure::{self, Cost};
-use crate::{Job, PER_EDGE, SIDE, support};
+use crate::{COMMIT_EVERY, Job, PER_EDGE, SIDE, support, topics};
 
 /// The default.
 pub(crate) fn event_time() -> MatchMode {
@@ -30,6 +29,16 @@ pub(crate) fn event_time() -> MatchMode {
 /// `gate.match = "latest"`.
 pub(crate) fn latest() -> MatchMode {
     MatchMode::Latest
+}
+
+/// `delivery.mode = "exactly_once"`.
+pub(crate) fn exactly_once(job: &Job) -> ExactlyOnce {
+    let settings = job.settings();
+    ExactlyOnce {
+        transactional_id: job.group.clone(),
+        transaction_timeout: settings.transaction_timeout(),
+        session_timeout: settings.session_timeout(),
+    }
 }
 
 /// A snapshot that notes when it was first asked.
@@ -55,7 +64,8 @@ impl Zones for Watched {
     }
 }
 
-pub(crate) fn drain(job: &Job, mode: MatchMode) -> Cost {
+pub(crate) fn drain(job: &Job, mode: MatchMode, once: Option<ExactlyOnce>) -> Cost {
+    let is_transactional = once.is_some();
     let watched = Arc::new(Watched {
         snapshot: Snapshot {
             index: Arc::new(support::index(&support::tessellation(SIDE, PER_EDGE))),
@@ -80,15 +90,15 @@ pub(crate) fn drain(job: &Job, mode: MatchMode) -> Cost {
         start: StartAt::Earliest,
         partitions_at_start: 8,
         on_out_of_range: None,
-        commit_interval: Duration::from_millis(500),
-        exactly_once: None,
+        commit_interval: COMMIT_EVERY,
+        exactly_once: once,
         static_member: None,
         drain_timeout: Duration::from_secs(10),
     };
     let window = Arc::new(WorkerWindow::default());
     let cpu = measure::cpu_time();
     let worker = Worker::new(
-        &Settings::new(&job.bootstrap, &job.group),
+        &job.settings(),
         settings,
         pipeline,
         {
@@ -110,6 +120,13 @@ pub(crate) fn drain(job: &Job, mode: MatchMode) -> Cost {
         while window.seen().counters.enriched < job.events as u64 {
             assert!(!stopped.load(Ordering::Acquire), "the worker goes on");
             std::thread::sleep(Duration::from_millis(2));
+        }
+        if is_transactional {
+            // An output counts once its transaction is committed.
+            let admin = topics::admin_of(&job.bootstrap, &job.group);
+            while !topics::is_committed(&admin, &job.from) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
         let begun = watched.begun.get().expect("events were matched");
         let cost = Cost {

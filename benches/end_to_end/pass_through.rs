@@ -4,15 +4,15 @@
 use std::time::{Duration, Instant};
 
 use ringfence::clock::Clock;
-use ringfence::kafka::client::{CommitBy, Settings, cap_batches};
+use ringfence::kafka::client::{CommitBy, cap_batches};
 use ringfence::kafka::member::{GroupEvent, Member, Start};
 use ringfence::kafka::outbox::Outbox;
 use ringfence::partition::{Offset, PartitionId, RecordPosition};
 use ringfence::pipeline::{AckResult, Limits, Output, Sink as _, Token};
 use ringfence::telemetry::HeaderRef;
 
-use crate::Job;
 use crate::support::measure::{self, Cost};
+use crate::{COMMIT_EVERY, Job};
 
 /// As in the worker.
 const BATCH: usize = 1_000;
@@ -20,19 +20,17 @@ const TURN: Duration = Duration::from_millis(5);
 const STORE_EVERY: Duration = Duration::from_millis(20);
 /// The worker publishes its counters so often; the end is seen no sooner here.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
-const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// Low bits of a token: the offset.
 const OFFSET_BITS: u32 = 40;
 
 pub(crate) fn drain(job: &Job) -> Cost {
     let cpu = measure::cpu_time();
     let limits = Limits::default();
-    let kafka = Settings::new(&job.bootstrap, &job.group);
+    let kafka = job.settings();
     let mut producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
     cap_batches(&mut producer, 1_048_588);
     let mut loops = Loop {
-        outbox: Outbox::new(&producer, limits.in_flight_max, &job.to, None)
-            .expect("the settings are right"),
+        outbox: Outbox::new(&producer, &job.to, None).expect("the settings are right"),
         member: Member::join(&kafka, &job.from, BATCH, CommitBy::Interval(COMMIT_EVERY))
             .expect("the settings are right"),
         next: vec![None; 64],

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
-use ringfence::kafka::client::{CommitBy, Settings};
+use ringfence::kafka::client::CommitBy;
 use ringfence::pipeline::Limits;
 use serde_json::Value;
 
 use crate::support::measure::{self, Cost};
 use crate::support::plain::Geo;
-use crate::{Job, PER_EDGE, SIDE, support};
+use crate::{COMMIT_EVERY, Job, PER_EDGE, SIDE, support};
 
 pub(crate) fn drain(job: &Job) -> Cost {
     let zones = Geo::new(support::rings(SIDE, PER_EDGE));
@@ -48,8 +48,8 @@ fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<Vec<u8>> {
 
 async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) -> Instant {
     let limits = Limits::default();
-    let kafka = Settings::new(&job.bootstrap, &job.group);
-    let mut settings = kafka.telemetry_consumer(CommitBy::Interval(Duration::from_millis(500)));
+    let kafka = job.settings();
+    let mut settings = kafka.telemetry_consumer(CommitBy::Interval(COMMIT_EVERY));
     settings.set("auto.offset.reset", "earliest");
     let consumer: StreamConsumer = settings.create().expect("the settings are right");
     consumer.subscribe(&[&job.from]).expect("subscribed");

@@ -5,12 +5,18 @@ use std::time::Duration;
 use ringfence::clock::Clock;
 use ringfence::kafka::admin::{Admin, End, TopicSpec};
 use ringfence::kafka::client::Settings;
+use ringfence::kafka::reader::TopicReader;
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
 
 use crate::support::Seeded;
 
 pub(crate) fn admin(bootstrap: &str) -> Admin {
-    let settings = Settings::new(bootstrap, "bench");
+    admin_of(bootstrap, "bench")
+}
+
+/// Asks for what this group has committed too.
+pub(crate) fn admin_of(bootstrap: &str, group: &str) -> Admin {
+    let settings = Settings::new(bootstrap, group);
     Admin::new(&settings, Duration::from_secs(30)).expect("the settings are right")
 }
 
@@ -33,17 +39,28 @@ pub(crate) fn delete(admin: &Admin, name: &str) {
     admin.delete_topic(name).expect("the topic is deleted");
 }
 
-/// How many records a topic that is neither compacted nor written in transactions holds.
-pub(crate) fn count(admin: &Admin, name: &str) -> usize {
+/// How many records of a topic a reader of committed records sees: all are read, as markers of transactions take offsets.
+pub(crate) fn count(bootstrap: &str, admin: &Admin, name: &str) -> usize {
+    let settings = Settings::new(bootstrap, "bench");
+    let reader = TopicReader::all(&settings, admin, name).expect("the topic exists");
+    let mut records = 0;
+    reader
+        .read_all(Duration::from_secs(30), |_| records += 1)
+        .expect("the topic is read to its end");
+    records
+}
+
+/// Whether a group has finished a topic that was written without transactions.
+pub(crate) fn is_committed(admin: &Admin, name: &str) -> bool {
     let partitions = admin.existing(name).expect("the topic exists").ids();
-    let ranges = admin
+    let ends = admin
         .offsets(name, &partitions, End::Log)
         .expect("the offsets are known");
-    let records: i64 = ranges
-        .iter()
-        .map(|(_, range)| range.to.0 - range.from.0)
-        .sum();
-    usize::try_from(records).expect("a range is not backwards")
+    let committed = admin
+        .committed(name, &partitions)
+        .expect("the group is known");
+    ends.iter()
+        .all(|(partition, range)| committed.contains(&(*partition, Some(range.to))))
 }
 
 /// Writes records without waiting for each, and waits for all.

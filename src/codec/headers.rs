@@ -223,7 +223,7 @@ impl EnrichedHeaders {
     }
 
     /// The headers in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'static str, &[u8])> {
         (0..self.count).map(|header| {
             let bytes = &self.bytes[self.start(header)..usize::from(self.ends[header])];
             (self.names[header], bytes)
@@ -276,7 +276,7 @@ impl DeadLetterHeaders {
     }
 
     /// The headers in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'static str, &[u8])> {
         let mut start = 0;
         self.ends.iter().map(move |&(name, end)| {
             let bytes = &self.bytes[start..end];

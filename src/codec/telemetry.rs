@@ -518,6 +518,49 @@ mod tests {
         assert_eq!(null.unwrap_err().reason, Reason::NullValue);
     }
 
+    /// Records that this document stands in: as a member's value, first and last, deeper in an array, and as a name.
+    fn records_around(document: &[u8]) -> [Vec<u8>; 4] {
+        let around =
+            |before: &str, after: &str| [before.as_bytes(), document, after.as_bytes()].concat();
+        [
+            around(r#"{"x":"#, r#","ts":5,"lat":1.5,"lon":2}"#),
+            around(r#"{"ts":5,"lat":1.5,"lon":2,"x":"#, "}"),
+            around(r#"{"ts":5,"x":{"lat":[0,"#, r#"]},"lat":1.5,"lon":2}"#),
+            // The whole document as a member's name, where it is a string.
+            around(r#"{"ts":5,"lat":1.5,"lon":2,"#, ":0}"),
+        ]
+    }
+
+    #[test]
+    fn a_record_around_each_document_of_the_corpus_is_judged_as_serde_json_judges_it() {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/json");
+        let fields = fields(&FieldRules::default());
+        let (mut taken, mut refused) = (0, 0);
+        for entry in std::fs::read_dir(corpus).unwrap() {
+            let path = entry.unwrap().path();
+            for value in records_around(&std::fs::read(&path).unwrap()) {
+                let ours = fields.decode(Some(&value), NONE);
+                let theirs = serde_json::from_slice::<serde_json::Value>(&value);
+                match (&ours, &theirs) {
+                    (Ok(decoded), Ok(_)) => {
+                        assert_eq!(decoded.event, event(5, 1.5, 2.0), "{path:?}");
+                        taken += 1;
+                    }
+                    (Err(rejection), Err(_)) => {
+                        let reasons = [Reason::NotJson, Reason::TooDeep];
+                        assert!(reasons.contains(&rejection.reason), "{path:?}: {rejection}");
+                        refused += 1;
+                    }
+                    _ => panic!("{path:?}: ours {ours:?}, theirs {theirs:?}"),
+                }
+            }
+        }
+        assert!(
+            taken > 100 && refused > 300,
+            "{taken} taken, {refused} refused"
+        );
+    }
+
     #[test]
     fn bounds_and_zero_are_positions() {
         for (lat, lon) in [

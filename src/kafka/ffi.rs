@@ -3,6 +3,7 @@
 //! - [`SharedQueue`]: partitions forwarded to one queue, read in batches of borrowed messages (RDKAFKA 0.3, 7).
 //! - [`AdminQueue`]: ListOffsets and Describe calls as questions whose answers are polled for, so that a slow broker
 //!   holds up nobody but itself.
+//! - [`ReportingProducer`]: topics looked up once, delivery reports taken many at a time.
 //! - [`tune_mock`]: the settings of the embedded mock cluster that are reachable by its raw pointer only.
 //!
 //! Lifetimes: both queues own an `Arc` of their client and are destroyed before they let go of it, as
@@ -11,6 +12,7 @@
 #![allow(unsafe_code)]
 
 mod describe;
+mod produce;
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr::{self, NonNull};
@@ -28,6 +30,7 @@ use crate::partition::{Offset, PartitionId};
 use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
 pub use describe::{DescribedTopic, Operation};
+pub use produce::{Headers, Produced, ProducerTopic, ReportingProducer, Reports};
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 
@@ -211,6 +214,26 @@ impl<'b> MessageRef<'b> {
         (self.raw.err != NO_ERROR).then(|| self.raw.err.into())
     }
 
+    /// What a produced message was given to tell it by.
+    #[must_use]
+    pub fn opaque(&self) -> usize {
+        self.raw._private as usize
+    }
+
+    /// The name of its topic.
+    #[must_use]
+    pub fn topic(&self) -> String {
+        // SAFETY: a live message; its topic, where it has one, lives as long.
+        unsafe {
+            if self.raw.rkt.is_null() {
+                return String::new();
+            }
+            CStr::from_ptr(sys::rd_kafka_topic_name(self.raw.rkt))
+                .to_string_lossy()
+                .into_owned()
+        }
+    }
+
     /// The partition it is from.
     #[must_use]
     pub fn partition(&self) -> PartitionId {
@@ -254,8 +277,28 @@ impl<'b> MessageRef<'b> {
         )
     }
 
+    /// Whether it is known to have no header, without asking for them: librdkafka allocates and fills a buffer for that
+    /// answer, a twentieth of what passing a record on costs.
+    fn is_bare(&self) -> bool {
+        // SAFETY: a live message.
+        let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.raw) };
+        // An empty value does not stand in the record's buffer: librdkafka lends an empty string of its own.
+        if epoch < 0 || self.raw.payload.is_null() || self.raw.len == 0 {
+            return false;
+        }
+        // SAFETY: only a batch of record format 2 has a leader epoch (rdkafka_msgset_reader.c sets -1 for the older ones).
+        // In it the count of headers follows the value, one byte at least, in the one buffer in which librdkafka reads the
+        // record and lends the value: receive and decompression buffers are contiguous.
+        let count = unsafe { *self.raw.payload.cast::<u8>().add(self.raw.len) };
+        // A varint: zero is written in no other way.
+        count == 0
+    }
+
     /// Appends its headers to `out`, in order. One whose name is not UTF-8, which Kafka requires, is left out.
     pub fn headers(&self, out: &mut Vec<HeaderRef<'b>>) {
+        if self.is_bare() {
+            return;
+        }
         let mut headers = ptr::null_mut();
         // SAFETY: a live message; the headers it yields belong to it.
         if unsafe { sys::rd_kafka_message_headers(self.raw, &raw mut headers) } != NO_ERROR {

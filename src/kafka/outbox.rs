@@ -1,45 +1,81 @@
 //! The producer of a worker: records go in with their tokens, acknowledgements come back through a bounded queue.
 //!
-//! Delivery reports are served by librdkafka's own polling thread (RDKAFKA 7: the quickest safe way), which only pushes
-//! `(token, result)`; the worker's thread does all the accounting.
+//! Delivery reports are served by a thread of the producer's own (RDKAFKA 7: the quickest safe way), which only hands over
+//! `(token, result)`, those of one answer of a broker at once; the worker's thread does all the accounting.
 //!
 //! Order beyond a refused batch (I8) rests on two things: `enable.gapless.guarantee` lets the client give up at the gap
 //! instead of numbering what follows anew, and the broker refuses what is under way already, as its sequence number does
 //! not follow. The broker can do so only once it knows the producer: so of each partition the first record goes alone.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_queue::ArrayQueue;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::message::{DeliveryResult, Message as _};
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
 
 use super::EdgeError;
 use super::client::{Logged, create};
-use super::writer::owned_headers;
+use super::ffi::{Headers, MessageRef, Produced, ProducerTopic, ReportingProducer, Reports};
 use crate::clock::Clock;
-use crate::enriched::{DeadLetter, Output, Token};
+use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token};
 use crate::partition::PartitionId;
 use crate::pipeline::{AckResult, Refusal, Sink};
+use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
 
 /// An acknowledgement: of which output, and how it went.
 pub type Ack = (Token, AckResult);
 
-pub(super) struct Reports {
+/// The way of acknowledgements from the producer's thread to the worker's.
+///
+/// Bounded by what is in flight, as each output is acknowledged once and counts as in flight until the worker has taken
+/// its acknowledgement (I7).
+#[derive(Clone, Default)]
+struct Acks(Arc<Mutex<VecDeque<Ack>>>);
+
+impl Acks {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Ack>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Context {
     logged: Logged,
-    acks: Arc<ArrayQueue<Ack>>,
+    acks: Acks,
     end_to_end: ::metrics::Histogram,
 }
 
 /// One acknowledgement in so many is timed: a clock read for each would cost more than it tells.
 const TIMED_EVERY: usize = 64;
 
-impl ClientContext for Reports {
+impl Context {
+    fn delivered(&self, token: usize, timestamp: impl FnOnce() -> RecordTimestamp) -> Ack {
+        if token.is_multiple_of(TIMED_EVERY)
+            && let Some(stamped) = timestamp().instant()
+        {
+            // `since` is zero for stamps ahead of our clock.
+            self.end_to_end
+                .record(Clock::wall().since(stamped).as_secs_f64());
+        }
+        (Token::from_raw(token), AckResult::Delivered)
+    }
+
+    fn not_delivered(&self, token: usize, code: RDKafkaErrorCode, topic: &str) -> Ack {
+        // The engine only hears that it failed; a purge is our own doing.
+        if !is_purge(code) {
+            let what = format!("a record for topic `{topic}` was not delivered");
+            self.logged
+                .error(KafkaError::MessageProduction(code), &what);
+        }
+        (Token::from_raw(token), classify(code))
+    }
+}
+
+impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.logged.log(level, facility, message);
     }
@@ -49,71 +85,61 @@ impl ClientContext for Reports {
     }
 }
 
-impl ProducerContext for Reports {
+impl ProducerContext for Context {
     type DeliveryOpaque = usize;
 
+    /// Only while the crate flushes, before a commit and at the producer's end.
     fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
-        let result = match result {
-            Ok(message) => {
-                if token.is_multiple_of(TIMED_EVERY)
-                    && let Some(stamped) = super::timestamp_of(message.timestamp()).instant()
-                {
-                    // `since` is zero for stamps ahead of our clock.
-                    self.end_to_end
-                        .record(Clock::wall().since(stamped).as_secs_f64());
-                }
-                AckResult::Delivered
-            }
+        let ack = match result {
+            Ok(message) => self.delivered(token, || super::timestamp_of(message.timestamp())),
             Err((error, message)) => {
-                let result = classify(error);
-                // The engine only hears that it failed; a purge is our own doing.
-                if !is_purge(error) {
-                    let what =
-                        format!("a record for topic `{}` was not delivered", message.topic());
-                    self.logged.error(error.clone(), &what);
-                }
-                result
+                let code = error
+                    .rdkafka_error_code()
+                    .unwrap_or(RDKafkaErrorCode::Unknown);
+                self.not_delivered(token, code, message.topic())
             }
         };
-        let mut ack = (Token::from_raw(token), result);
-        // Twice the bound of what is in flight fits, so it is full only while the worker does not turn: wait for it,
-        // as an acknowledgement that is lost would stop the commits of its partition for ever.
-        while let Err(back) = self.acks.push(ack) {
-            ack = back;
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
+        self.acks.lock().push_back(ack);
     }
 }
 
-fn is_purge(error: &KafkaError) -> bool {
+impl Reports for Context {
+    fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = MessageRef<'e>>) {
+        let acks = reports.map(|report| match report.error() {
+            None => self.delivered(report.opaque(), || report.timestamp()),
+            Some(code) => self.not_delivered(report.opaque(), code, &report.topic()),
+        });
+        self.acks.lock().extend(acks);
+    }
+}
+
+fn is_purge(code: RDKafkaErrorCode) -> bool {
     matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+        code,
+        RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight
     )
 }
 
 /// What an error of a delivery means. The client retries what is worth it without end (`message.timeout.ms = 0`), so
 /// whatever comes here is final.
-fn classify(error: &KafkaError) -> AckResult {
+fn classify(code: RDKafkaErrorCode) -> AckResult {
     use RDKafkaErrorCode as Code;
-    match error.rdkafka_error_code() {
-        Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge) => {
+    match code {
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => {
             AckResult::Refused(Refusal::TooLarge)
         }
         // Brokers before 2.4 say `InvalidMessage` where later ones say `InvalidRecord`.
-        Some(Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidMessage) => {
+        Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidMessage => {
             AckResult::Refused(Refusal::Invalid)
         }
         // The producer itself has failed, or was given up at a gap.
-        Some(
-            Code::PurgeQueue
-            | Code::PurgeInflight
-            | Code::Fatal
-            | Code::GaplessGuarantee
-            | Code::OutOfOrderSequenceNumber
-            | Code::InvalidProducerEpoch
-            | Code::UnknownProducerId,
-        ) => AckResult::Abandoned,
+        Code::PurgeQueue
+        | Code::PurgeInflight
+        | Code::Fatal
+        | Code::GaplessGuarantee
+        | Code::OutOfOrderSequenceNumber
+        | Code::InvalidProducerEpoch
+        | Code::UnknownProducerId => AckResult::Abandoned,
         _ => AckResult::Failed,
     }
 }
@@ -124,7 +150,7 @@ struct Waiting {
     key: Option<Box<[u8]>>,
     value: Option<Box<[u8]>>,
     timestamp: Option<EventTime>,
-    headers: Option<OwnedHeaders>,
+    headers: Option<Headers>,
 }
 
 /// The way to one partition of the enriched topic.
@@ -149,10 +175,27 @@ enum SendMode {
     Transactions,
 }
 
+/// Which topic.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum To {
+    Enriched,
+    DeadLetter,
+}
+
+/// A producer and the topics that it writes to, found with the first record for each.
+struct Way {
+    // Declared, so dropped, before the producer.
+    enriched: Option<ProducerTopic<Context>>,
+    dead_letter: Option<ProducerTopic<Context>>,
+    producer: ReportingProducer<Context>,
+}
+
 /// The outputs of one worker.
 pub struct Outbox {
-    producer: ThreadedProducer<Reports>,
-    acks: Arc<ArrayQueue<Ack>>,
+    way: Way,
+    acks: Acks,
+    /// Acknowledgements that were taken from `acks` all at once.
+    taken: VecDeque<Ack>,
     batches: ClientConfig,
     enriched_topic: String,
     dead_letter_topic: Option<String>,
@@ -167,17 +210,16 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// A producer with these settings for the two topics; at most `in_flight_max` outputs are in flight.
+    /// A producer with these settings for the two topics.
     ///
     /// # Errors
     /// [`EdgeError::Settings`].
     pub fn new(
         config: &ClientConfig,
-        in_flight_max: usize,
         enriched_topic: &str,
         dead_letter_topic: Option<&str>,
     ) -> Result<Self, EdgeError> {
-        let acks = Arc::new(ArrayQueue::new(in_flight_max.saturating_mul(2).max(1_024)));
+        let acks = Acks::default();
         let mut batches = config.clone();
         let sending = if config.get("transactional.id").is_some() {
             // A gap would be fatal to the producer, where an abort mends it.
@@ -187,8 +229,9 @@ impl Outbox {
             SendMode::Batches
         };
         Ok(Self {
-            producer: producer(&batches, &acks)?,
+            way: Way::new(&batches, &acks)?,
             acks,
+            taken: VecDeque::new(),
             batches,
             enriched_topic: enriched_topic.to_owned(),
             dead_letter_topic: dead_letter_topic.map(str::to_owned),
@@ -227,25 +270,41 @@ impl Outbox {
 
     fn start_again(&mut self, config: &ClientConfig) -> Result<(), EdgeError> {
         self.purge();
-        self.producer = producer(config, &self.acks)?;
+        self.way = Way::new(config, &self.acks)?;
         self.lanes.clear();
         self.opening = 0;
         Ok(())
     }
 
     /// The producer, for its transactions.
-    pub(super) fn producer(&self) -> &ThreadedProducer<Reports> {
-        &self.producer
+    pub(super) fn producer(&self) -> &BaseProducer<Context> {
+        self.way.producer.base()
     }
 
     /// Outputs that the client has and has not reported on.
     pub(super) fn in_flight(&self) -> usize {
-        usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
+        usize::try_from(self.producer().in_flight_count()).unwrap_or(0)
+    }
+
+    /// Waits for acknowledgements, at most so long; what lingers in the client is sent at once.
+    pub(super) fn wait(&self, at_most: Duration) {
+        if self.in_flight() > 0 {
+            self.way.producer.flush(at_most);
+        } else {
+            std::thread::park_timeout(at_most);
+        }
     }
 
     /// The next acknowledgement at hand.
     pub fn ack(&mut self) -> Option<Ack> {
-        let ack = self.own_acks.pop_front().or_else(|| self.acks.pop())?;
+        if let Some(ack) = self.own_acks.pop_front() {
+            return Some(ack);
+        }
+        if self.taken.is_empty() {
+            // Two buffers in turn: neither is allocated anew, and the producer's thread is held up for a swap only.
+            std::mem::swap(&mut self.taken, &mut self.acks.lock());
+        }
+        let ack = self.taken.pop_front()?;
         if self.opening > 0 {
             self.open_lane(ack);
         }
@@ -264,24 +323,21 @@ impl Outbox {
         let Lane::Opening(_, waiting) = lane else {
             unreachable!("it was just seen");
         };
-        let topic = std::mem::take(&mut self.enriched_topic);
         for one in waiting {
             if result == AckResult::Delivered {
-                self.send(record(
-                    &topic,
-                    one.token,
-                    Some(partition),
-                    one.key.as_deref(),
-                    one.value.as_deref(),
-                    one.timestamp,
-                    one.headers,
-                ));
+                let record = Produced {
+                    opaque: one.token.into_raw(),
+                    partition: Some(partition),
+                    key: one.key.as_deref(),
+                    value: one.value.as_deref(),
+                    timestamp: one.timestamp.map(EventTime::millis),
+                };
+                self.send(To::Enriched, &record, one.headers);
             } else {
                 // The producer has given up: they must not pass the gap.
                 self.own_acks.push_back((one.token, AckResult::Abandoned));
             }
         }
-        self.enriched_topic = topic;
     }
 
     /// Why an output could not even be queued, if one could not.
@@ -291,7 +347,7 @@ impl Outbox {
 
     /// Gives up whatever is still in flight: for the end of the process, after the drain.
     pub fn purge(&self) {
-        self.producer
+        self.producer()
             .purge(PurgeConfig::default().queue().inflight());
     }
 
@@ -303,76 +359,103 @@ impl Outbox {
         &mut self.lanes[place]
     }
 
-    fn send(&mut self, record: BaseRecord<'_, [u8], [u8], usize>) {
-        let mut record = record;
+    fn send(&mut self, to: To, record: &Produced<'_>, mut headers: Option<Headers>) {
         loop {
-            match self.producer.send(record) {
+            let error = match self.produce(to, record, &mut headers) {
                 Ok(()) => return,
                 // The queue takes twice what the pipeline lets in flight; should it be full all the same, the
                 // producer's own threads make room. Nothing is dropped, order is kept (FS-40).
-                Err((error, back))
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
-                {
-                    record = back;
+                Err(RDKafkaErrorCode::QueueFull) => {
                     std::thread::park_timeout(Duration::from_millis(1));
+                    continue;
                 }
-                Err((error, back)) => {
-                    let ack = (Token::from_raw(back.delivery_opaque), classify(&error));
-                    if ack.1 == AckResult::Failed {
-                        let doing = format!("write to topic `{}`", back.topic);
-                        self.refused.get_or_insert(EdgeError::Cluster {
-                            doing,
-                            source: error,
-                        });
-                    }
-                    // The engine hears of it as of any other acknowledgement, once it has noted the output as sent.
-                    self.own_acks.push_back(ack);
-                    return;
-                }
+                Err(error) => error,
+            };
+            let ack = (Token::from_raw(record.opaque), classify(error));
+            if ack.1 == AckResult::Failed {
+                let doing = format!("write to topic `{}`", self.topic_name(to));
+                self.refused.get_or_insert(EdgeError::Cluster {
+                    doing,
+                    source: KafkaError::MessageProduction(error),
+                });
             }
+            // The engine hears of it as of any other acknowledgement, once it has noted the output as sent.
+            self.own_acks.push_back(ack);
+            return;
+        }
+    }
+
+    fn produce(
+        &mut self,
+        to: To,
+        record: &Produced<'_>,
+        headers: &mut Option<Headers>,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let known = match to {
+            To::Enriched => &self.way.enriched,
+            To::DeadLetter => &self.way.dead_letter,
+        };
+        if let Some(topic) = known {
+            return topic.produce(record, headers);
+        }
+        let topic = self.way.producer.topic(self.topic_name(to));
+        let known = match to {
+            To::Enriched => &mut self.way.enriched,
+            To::DeadLetter => &mut self.way.dead_letter,
+        };
+        *known = topic;
+        match known {
+            Some(topic) => topic.produce(record, headers),
+            None => Err(RDKafkaErrorCode::InvalidTopic),
+        }
+    }
+
+    fn topic_name(&self, to: To) -> &str {
+        match to {
+            To::Enriched => &self.enriched_topic,
+            To::DeadLetter => self
+                .dead_letter_topic
+                .as_deref()
+                .expect("the engine makes no dead letter without a topic for it"),
         }
     }
 }
 
-fn producer(
-    config: &ClientConfig,
-    acks: &Arc<ArrayQueue<Ack>>,
-) -> Result<ThreadedProducer<Reports>, EdgeError> {
-    let context = Reports {
-        logged: Logged::default(),
-        acks: Arc::clone(acks),
-        end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
-    };
-    create(config, context)
+impl Way {
+    fn new(config: &ClientConfig, acks: &Acks) -> Result<Self, EdgeError> {
+        let context = Context {
+            logged: Logged::default(),
+            acks: acks.clone(),
+            end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
+        };
+        let producer = ReportingProducer::new(create(config, context)?)
+            .map_err(|error| EdgeError::Settings(format!("no thread for a producer: {error}")))?;
+        Ok(Self {
+            enriched: None,
+            dead_letter: None,
+            producer,
+        })
+    }
 }
 
-fn record<'a>(
-    topic: &'a str,
-    token: Token,
-    partition: Option<PartitionId>,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
-    timestamp: Option<EventTime>,
-    headers: Option<OwnedHeaders>,
-) -> BaseRecord<'a, [u8], [u8], usize> {
-    let mut record = BaseRecord::with_opaque_to(topic, token.into_raw());
-    record.partition = partition.map(|partition| partition.0);
-    record.key = key;
-    record.payload = value;
-    record.timestamp = timestamp.map(EventTime::millis);
-    record.headers = headers;
-    record
+/// The record's own headers, then ours; `None` where there is none, so that records without cost nothing.
+fn headers<'a>(
+    own: OriginalHeaders<'a>,
+    added: impl ExactSizeIterator<Item = HeaderRef<'a>>,
+) -> Option<Headers> {
+    let count = own.iter().count() + added.len();
+    (count > 0).then(|| Headers::new(count, own.iter().chain(added)))
 }
 
 impl Sink for Outbox {
     fn enriched(&mut self, output: Output<'_>) {
-        let added = output.added.into_iter().flat_map(|added| added.iter());
-        let headers = owned_headers(
-            output
-                .headers
-                .iter()
-                .chain(added.map(|(name, value)| (name, Some(value)))),
-        );
+        let headers = match output.added {
+            Some(added) => headers(
+                output.headers,
+                added.iter().map(|(name, value)| (name, Some(value))),
+            ),
+            None => headers(output.headers, std::iter::empty()),
+        };
         if self.sending == SendMode::Batches {
             match self.lane(output.partition) {
                 Lane::Open => {}
@@ -392,35 +475,25 @@ impl Sink for Outbox {
                 }
             }
         }
-        let topic = std::mem::take(&mut self.enriched_topic);
-        self.send(record(
-            &topic,
-            output.token,
-            Some(output.partition),
-            output.key,
-            output.value,
-            output.timestamp,
-            headers,
-        ));
-        self.enriched_topic = topic;
+        let record = Produced {
+            opaque: output.token.into_raw(),
+            partition: Some(output.partition),
+            key: output.key,
+            value: output.value,
+            timestamp: output.timestamp.map(EventTime::millis),
+        };
+        self.send(To::Enriched, &record, headers);
     }
 
     fn dead_letter(&mut self, letter: DeadLetter<'_>) {
         let added = letter.added.iter().map(|(name, value)| (name, Some(value)));
-        let headers = owned_headers(letter.headers.iter().chain(added));
-        let topic = self
-            .dead_letter_topic
-            .take()
-            .expect("the engine makes no dead letter without a topic for it");
-        self.send(record(
-            &topic,
-            letter.token,
-            None,
-            letter.key,
-            letter.value,
-            letter.timestamp,
-            headers,
-        ));
-        self.dead_letter_topic = Some(topic);
+        let record = Produced {
+            opaque: letter.token.into_raw(),
+            partition: None,
+            key: letter.key,
+            value: letter.value,
+            timestamp: letter.timestamp.map(EventTime::millis),
+        };
+        self.send(To::DeadLetter, &record, headers(letter.headers, added));
     }
 }

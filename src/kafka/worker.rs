@@ -36,6 +36,8 @@ pub use settings::{StartAt, WorkerSettings};
 const BATCH: usize = 1_000;
 /// How long a turn waits for the first message: acknowledgements, held events and commits are served this often.
 const TURN: Duration = Duration::from_millis(5);
+/// How long a turn of a drain waits: acknowledgements and the group are served this often.
+const DRAIN_TURN: Duration = Duration::from_millis(1);
 /// How often finished offsets are handed to the client.
 const STORE_EVERY: Duration = Duration::from_millis(20);
 /// How long the last commit before partitions are given back is repeated while the group rebalances. It takes a round trip
@@ -103,7 +105,6 @@ where
         );
         let outbox = Outbox::new(
             &producer,
-            limits.in_flight_max,
             &settings.enriched_topic,
             settings.dead_letter_topic.as_deref(),
         )?;
@@ -179,7 +180,9 @@ where
         self.beat();
         let is_filling = self.transact()?;
         self.apply_backpressure();
-        if self.flow.take > 0 && is_filling {
+        if !is_filling {
+            self.outbox.wait(DRAIN_TURN);
+        } else if self.flow.take > 0 {
             self.ingest()?;
         } else {
             // The member is polled, acknowledgements are taken; only nothing new comes in.
@@ -433,7 +436,7 @@ where
                 );
                 return Ok(());
             }
-            std::thread::park_timeout(Duration::from_millis(1));
+            self.outbox.wait(DRAIN_TURN);
             self.waited_since(now.mono);
         }
     }

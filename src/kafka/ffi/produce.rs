@@ -1,0 +1,447 @@
+//! Producing at the least cost that librdkafka has: topics that are looked up once, headers in a list of the right size,
+//! and delivery reports taken a whole answer of the broker at a time.
+//!
+//! rdkafka's own producer finds the topic by its name for each record, under a lock that excludes the client's threads,
+//! and hands out each report by itself.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+
+use super::{Event, MessageRef, NO_ERROR, Queue, millis};
+use crate::partition::PartitionId;
+use crate::telemetry::HeaderRef;
+
+/// How long the reporting thread waits for an event: bounds how long the end of a producer waits for the thread.
+const REPORT_WAIT: Duration = Duration::from_millis(100);
+
+/// Takes the delivery reports of a [`ReportingProducer`].
+pub trait Reports: ProducerContext<DeliveryOpaque = usize> {
+    /// Takes the reports of one answer of a broker, on a thread of the producer.
+    fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = MessageRef<'e>>);
+}
+
+/// A producer with a thread that serves its reports and errors.
+pub struct ReportingProducer<R: Reports + 'static> {
+    producer: Arc<BaseProducer<R>>,
+    should_stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<R: Reports + 'static> ReportingProducer<R> {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn new(producer: BaseProducer<R>) -> std::io::Result<Self> {
+        let producer = Arc::new(producer);
+        let should_stop = Arc::new(AtomicBool::new(false));
+        let served = Served {
+            // SAFETY: a live handle, which the producer beside the queue keeps alive; the queue is a counted reference.
+            queue: Queue {
+                raw: NonNull::new(unsafe {
+                    sys::rd_kafka_queue_get_main(producer.client().native_ptr())
+                })
+                .expect("a client has a main queue"),
+            },
+            producer: Arc::clone(&producer),
+        };
+        let stop = Arc::clone(&should_stop);
+        let thread = std::thread::Builder::new()
+            .name("reports".to_owned())
+            .spawn(move || {
+                let mut slots = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    served.serve(&mut slots);
+                }
+            })?;
+        Ok(Self {
+            producer,
+            should_stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// The producer, for all but sending.
+    #[must_use]
+    pub fn base(&self) -> &BaseProducer<R> {
+        &self.producer
+    }
+
+    /// Sends what lingers, and waits until nothing is in flight, at most so long.
+    ///
+    /// The reports are on their way or taken then. rdkafka's own flush serves them itself, and in steps of 100 ms.
+    pub fn flush(&self, at_most: Duration) {
+        // SAFETY: a live producer. Where time runs out it says so, which the reports tell better.
+        unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), millis(at_most)) };
+    }
+
+    /// A topic of this producer; `None` where librdkafka takes the name for none.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> Option<ProducerTopic<R>> {
+        let text = CString::new(name).ok()?;
+        // SAFETY: a live handle and a C string; without a configuration the topic has the producer's.
+        let raw = unsafe {
+            sys::rd_kafka_topic_new(
+                self.producer.client().native_ptr(),
+                text.as_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        Some(ProducerTopic {
+            raw: NonNull::new(raw)?,
+            producer: Arc::clone(&self.producer),
+        })
+    }
+}
+
+impl<R: Reports + 'static> Drop for ReportingProducer<R> {
+    fn drop(&mut self) {
+        self.should_stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say but that it has ended.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What the reporting thread serves.
+struct Served<R: Reports + 'static> {
+    // Declared, so dropped, before the producer.
+    queue: Queue,
+    producer: Arc<BaseProducer<R>>,
+}
+
+impl<R: Reports + 'static> Served<R> {
+    /// Serves one event, waiting for it; `slots` is used again from call to call.
+    fn serve(&self, slots: &mut Vec<*const sys::rd_kafka_message_t>) {
+        // SAFETY: a live queue; the event is ours, and destroyed by `Event`'s drop.
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.raw(), millis(REPORT_WAIT)) };
+        let Some(event) = NonNull::new(event).map(Event) else {
+            return;
+        };
+        // SAFETY: a live event.
+        match unsafe { sys::rd_kafka_event_type(event.raw()) } {
+            sys::RD_KAFKA_EVENT_DR => {
+                slots.clear();
+                // SAFETY: a live event; the messages that it lends live as long as it does, and `slots` has room for
+                // all of them.
+                unsafe {
+                    let count = sys::rd_kafka_event_message_count(event.raw());
+                    slots.reserve(count);
+                    let filled =
+                        sys::rd_kafka_event_message_array(event.raw(), slots.as_mut_ptr(), count);
+                    slots.set_len(filled);
+                }
+                // SAFETY: as above; the references end with this call.
+                let reports = slots.iter().map(|raw| MessageRef {
+                    raw: unsafe { &**raw },
+                });
+                self.producer.context().delivered(reports);
+            }
+            sys::RD_KAFKA_EVENT_ERROR => {
+                // SAFETY: a live event, its text lives as long as it does.
+                let (code, text) = unsafe {
+                    (
+                        sys::rd_kafka_event_error(event.raw()),
+                        CStr::from_ptr(sys::rd_kafka_event_error_string(event.raw())),
+                    )
+                };
+                let error = KafkaError::Global(code.into());
+                self.producer
+                    .context()
+                    .error(error, text.to_string_lossy().trim());
+            }
+            // Statistics, which nobody asked for, and token refreshes, which librdkafka does by itself.
+            _ => {}
+        }
+    }
+}
+
+/// A topic, found once, of a producer.
+pub struct ProducerTopic<R: Reports + 'static> {
+    raw: NonNull<sys::rd_kafka_topic_t>,
+    producer: Arc<BaseProducer<R>>,
+}
+
+// SAFETY: a topic handle may be used from any thread, like the client it belongs to.
+unsafe impl<R: Reports + 'static> Send for ProducerTopic<R> {}
+
+impl<R: Reports + 'static> Drop for ProducerTopic<R> {
+    fn drop(&mut self) {
+        // SAFETY: from `rd_kafka_topic_new`, destroyed once, before the producer.
+        unsafe { sys::rd_kafka_topic_destroy(self.raw.as_ptr()) }
+    }
+}
+
+/// A record to produce; key and value are copied.
+#[derive(Copy, Clone, Debug)]
+pub struct Produced<'a> {
+    /// Comes back with its report.
+    pub opaque: usize,
+    /// Its partition; `None` = the client's partitioner decides.
+    pub partition: Option<PartitionId>,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value.
+    pub value: Option<&'a [u8]>,
+    /// Its timestamp in milliseconds; `None` = now.
+    pub timestamp: Option<i64>,
+}
+
+impl<R: Reports + 'static> ProducerTopic<R> {
+    /// Queues a record, and takes its headers; never blocks.
+    ///
+    /// # Errors
+    /// Why it was not queued; the headers are left where they are.
+    pub fn produce(
+        &self,
+        record: &Produced<'_>,
+        headers: &mut Option<Headers>,
+    ) -> Result<(), RDKafkaErrorCode> {
+        use sys::rd_kafka_vtype_t as Part;
+        let part = |bytes: Option<&[u8]>| {
+            bytes.map_or((ptr::null(), 0), |bytes| {
+                (bytes.as_ptr().cast::<c_void>(), bytes.len())
+            })
+        };
+        let (key, key_len) = part(record.key);
+        let (value, value_len) = part(record.value);
+        // SAFETY: live producer, topic and headers; each part is followed by what `rdkafka.h` says, of that type. With
+        // F_COPY key and value are only read, during the call.
+        let error = unsafe {
+            sys::rd_kafka_producev(
+                self.producer.client().native_ptr(),
+                Part::RD_KAFKA_VTYPE_RKT,
+                self.raw.as_ptr(),
+                Part::RD_KAFKA_VTYPE_PARTITION,
+                record.partition.map_or(UNASSIGNED, |partition| partition.0),
+                Part::RD_KAFKA_VTYPE_MSGFLAGS,
+                sys::RD_KAFKA_MSG_F_COPY,
+                Part::RD_KAFKA_VTYPE_VALUE,
+                value,
+                value_len,
+                Part::RD_KAFKA_VTYPE_KEY,
+                key,
+                key_len,
+                Part::RD_KAFKA_VTYPE_OPAQUE,
+                record.opaque as *mut c_void,
+                Part::RD_KAFKA_VTYPE_TIMESTAMP,
+                record.timestamp.unwrap_or(0),
+                Part::RD_KAFKA_VTYPE_HEADERS,
+                headers
+                    .as_ref()
+                    .map_or(ptr::null_mut(), |headers| headers.raw.as_ptr()),
+                Part::RD_KAFKA_VTYPE_END,
+            )
+        };
+        if error == NO_ERROR {
+            // They are the message's now.
+            std::mem::forget(headers.take());
+            Ok(())
+        } else {
+            Err(error.into())
+        }
+    }
+}
+
+/// librdkafka's word for a partition that its partitioner is to choose (`RD_KAFKA_PARTITION_UA`).
+const UNASSIGNED: i32 = -1;
+
+/// Headers of a record to produce.
+pub struct Headers {
+    raw: NonNull<sys::rd_kafka_headers_t>,
+}
+
+// SAFETY: a list of its own, of memory that belongs to no thread.
+unsafe impl Send for Headers {}
+
+impl Headers {
+    /// A list of these headers, `count` of them: it is allocated once.
+    pub fn new<'a>(count: usize, headers: impl Iterator<Item = HeaderRef<'a>>) -> Self {
+        // SAFETY: librdkafka allocates with an abort on failure: never null.
+        let raw = unsafe { sys::rd_kafka_headers_new(count) };
+        let list = Self {
+            raw: NonNull::new(raw).expect("rd_kafka_headers_new returns a list"),
+        };
+        for (name, value) in headers {
+            let (start, len) = value.map_or((ptr::null(), 0), |value| {
+                (value.as_ptr().cast::<c_void>(), value.len())
+            });
+            // SAFETY: a live list, pointers with their lengths; both are copied.
+            let error = unsafe {
+                sys::rd_kafka_header_add(
+                    list.raw.as_ptr(),
+                    name.as_ptr().cast::<c_char>(),
+                    name.len().cast_signed(),
+                    start,
+                    len.cast_signed(),
+                )
+            };
+            debug_assert!(error == NO_ERROR, "a list of our own can be written to");
+        }
+        list
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        // SAFETY: created by `new`, destroyed once: a list that a message took over is forgotten.
+        unsafe { sys::rd_kafka_headers_destroy(self.raw.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use rdkafka::client::ClientContext;
+    use rdkafka::message::DeliveryResult;
+
+    use super::*;
+    use crate::kafka::admin::Admin;
+    use crate::kafka::client::{Settings, create};
+    use crate::kafka::mock::EmbeddedCluster;
+    use crate::kafka::reader::TopicReader;
+
+    type Seen = Arc<Mutex<Vec<(usize, Option<RDKafkaErrorCode>, String)>>>;
+
+    #[derive(Default)]
+    struct Noting(Seen);
+
+    impl ClientContext for Noting {}
+
+    impl ProducerContext for Noting {
+        type DeliveryOpaque = usize;
+
+        fn delivery(&self, _: &DeliveryResult<'_>, opaque: usize) {
+            panic!("the crate served the report of {opaque}");
+        }
+    }
+
+    impl Reports for Noting {
+        fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = MessageRef<'e>>) {
+            let seen = reports.map(|report| (report.opaque(), report.error(), report.topic()));
+            self.0.lock().unwrap().extend(seen);
+        }
+    }
+
+    fn wait_for(seen: &Seen, count: usize) {
+        let begun = crate::clock::Clock::instant();
+        while seen.lock().unwrap().len() < count {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{count} reports");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// Null, empty, and values whose last byte is like a count of headers.
+    fn value_of(number: usize) -> Option<&'static [u8]> {
+        [
+            None,
+            Some(&b""[..]),
+            Some(&b"\0"[..]),
+            Some(&b"value\x01"[..]),
+        ][number % 4]
+    }
+
+    #[test]
+    fn what_was_produced_is_read_back_and_each_record_is_reported_once() {
+        let cluster = EmbeddedCluster::start(1).unwrap();
+        cluster.create_topic("t", 2).unwrap();
+        let settings = Settings::new(&cluster.bootstrap_servers(), "g");
+        let context = Noting::default();
+        let seen = Arc::clone(&context.0);
+        let producer: BaseProducer<Noting> =
+            create(&settings.producer(100_000, 1 << 26), context).unwrap();
+        let producer = ReportingProducer::new(producer).unwrap();
+        let topic = producer.topic("t").unwrap();
+        for number in 0..2_000 {
+            let record = Produced {
+                opaque: number,
+                partition: Some(PartitionId((number % 2) as i32)),
+                key: (number % 3 != 0).then_some(&b"key"[..]),
+                value: value_of(number),
+                timestamp: Some(1_000 + number as i64),
+            };
+            let ours: [HeaderRef<'_>; 3] = [("a", Some(b"1")), ("b", None), ("a", Some(b""))];
+            let mut headers = (number % 7 != 0).then(|| Headers::new(3, ours.into_iter()));
+            topic.produce(&record, &mut headers).unwrap();
+            assert!(headers.is_none(), "the record took them");
+        }
+        wait_for(&seen, 2_000);
+        let mut reported = std::mem::take(&mut *seen.lock().unwrap());
+        reported.sort_unstable_by_key(|(opaque, ..)| *opaque);
+        for (number, report) in reported.iter().enumerate() {
+            assert_eq!(*report, (number, None, "t".to_owned()));
+        }
+
+        let admin = Admin::new(&settings, Duration::from_secs(10)).unwrap();
+        let mut read = 0;
+        TopicReader::all(&settings, &admin, "t")
+            .unwrap()
+            .read_all(Duration::from_secs(20), |record| {
+                let number = record.timestamp.instant().unwrap().millis() - 1_000;
+                assert_eq!(record.partition.0, (number % 2) as i32);
+                assert_eq!(record.key.is_none(), number % 3 == 0, "{number}");
+                assert_eq!(record.value, value_of(number as usize), "{number}");
+                let three: &[HeaderRef<'_>] = &[("a", Some(b"1")), ("b", None), ("a", Some(b""))];
+                let none: &[HeaderRef<'_>] = &[];
+                assert_eq!(record.headers, if number % 7 == 0 { none } else { three });
+                read += 1;
+            })
+            .unwrap();
+        assert_eq!(read, 2_000);
+    }
+
+    #[test]
+    fn a_record_that_is_not_taken_leaves_its_headers_and_one_that_fails_is_reported_with_why() {
+        let cluster = EmbeddedCluster::start(1).unwrap();
+        cluster.create_topic("t", 1).unwrap();
+        let settings = Settings::new(&cluster.bootstrap_servers(), "g");
+        let mut config = settings.producer(100_000, 1 << 26);
+        config.set("message.max.bytes", "1000");
+        let context = Noting::default();
+        let seen = Arc::clone(&context.0);
+        let producer: BaseProducer<Noting> = create(&config, context).unwrap();
+        let producer = ReportingProducer::new(producer).unwrap();
+        let topic = producer.topic("t").unwrap();
+        let record = |opaque, value| Produced {
+            opaque,
+            partition: Some(PartitionId(0)),
+            key: None,
+            value: Some(value),
+            timestamp: None,
+        };
+        let mut headers = Some(Headers::new(1, [("a", Some(&b"1"[..]))].into_iter()));
+        let refused = topic.produce(&record(1, &[b'x'; 2_000]), &mut headers);
+        assert_eq!(refused, Err(RDKafkaErrorCode::MessageSizeTooLarge));
+        assert!(headers.is_some(), "for another try");
+        topic.produce(&record(2, b"small"), &mut headers).unwrap();
+        wait_for(&seen, 1);
+
+        // Its leader takes nothing any more: the record is purged.
+        cluster.controls().broker_down(1).unwrap();
+        topic.produce(&record(3, b"small"), &mut None).unwrap();
+        let all = rdkafka::producer::PurgeConfig::default().queue().inflight();
+        producer.base().purge(all);
+        wait_for(&seen, 2);
+        let reports = seen.lock().unwrap();
+        assert_eq!((reports[0].0, reports[0].1), (2, None));
+        assert_eq!(reports[1].0, 3);
+        assert!(
+            matches!(
+                reports[1].1,
+                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
+            ),
+            "{:?}",
+            reports[1]
+        );
+    }
+}
