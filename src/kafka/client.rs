@@ -81,6 +81,14 @@ impl Settings {
             .map_or("ringfence", String::as_str)
     }
 
+    /// Whether telemetry consumers follow the classic group protocol, not that of KIP-848.
+    #[must_use]
+    pub fn is_classic(&self) -> bool {
+        let own = self.consumer.get("group.protocol");
+        let protocol = own.or_else(|| self.common.get("group.protocol"));
+        protocol.map(String::as_str) != Some("consumer")
+    }
+
     /// A telemetry consumer: a member of the group; only what is stored, or in a transaction, is committed.
     #[must_use]
     pub fn telemetry_consumer(&self, offsets: CommitBy) -> ClientConfig {
@@ -102,8 +110,7 @@ impl Settings {
                 ("queued.max.messages.kbytes", "16384"),
             ],
         );
-        let classic = self.consumer.get("group.protocol").map(String::as_str) != Some("consumer");
-        if classic {
+        if self.is_classic() {
             // With the default of 3 s a rebalance takes a heartbeat longer (KAFKA 4). Of the new protocol (KIP-848) the
             // broker decides these, and the client refuses them.
             set(
@@ -128,7 +135,7 @@ impl Settings {
                 ("allow.auto.create.topics", "false"),
             ],
         );
-        if classic {
+        if self.is_classic() {
             config.set("partition.assignment.strategy", "cooperative-sticky");
         }
         config
@@ -291,10 +298,11 @@ impl Settings {
         self.millis(&self.producer, "transaction.timeout.ms", 10_000)
     }
 
-    /// `session.timeout.ms` of the telemetry consumers.
+    /// `session.timeout.ms` of the telemetry consumers. In the new group protocol it is the brokers' to say: their default.
     #[must_use]
     pub fn session_timeout(&self) -> Duration {
-        self.millis(&self.consumer, "session.timeout.ms", 10_000)
+        let default = if self.is_classic() { 10_000 } else { 45_000 };
+        self.millis(&self.consumer, "session.timeout.ms", default)
     }
 
     fn millis(&self, own: &Properties, name: &str, default: u64) -> Duration {
