@@ -449,6 +449,7 @@ impl Daemon {
         ended: Result<(), WorkerError>,
     ) -> Result<(), RunError> {
         let slot = &mut self.workers[number];
+        slot.window.rest();
         // Its event is taken, so a finished thread must not be found again: that would be taken for a panic.
         if let Some(thread) = slot.thread.take()
             && thread.join().is_err()
