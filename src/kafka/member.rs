@@ -125,8 +125,10 @@ impl ConsumerContext for GroupContext {
 /// without a leader kept the worker from all the others.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The next record to read.
+    /// The next record to read, as committed.
     At(Offset),
+    /// The log end as it was when it was asked for: to be committed.
+    Chosen(Offset),
     /// The log start.
     LogStart,
     /// The log end.
@@ -262,7 +264,7 @@ impl Member {
         for (partition, start) in starts {
             self.queue.forward(&self.topic, *partition);
             let offset = match start {
-                Start::At(offset) => RawOffset::Offset(offset.0),
+                Start::At(offset) | Start::Chosen(offset) => RawOffset::Offset(offset.0),
                 Start::LogStart => RawOffset::Beginning,
                 Start::LogEnd => RawOffset::End,
             };
