@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::EdgeError;
+use super::transaction::CALL_MAX;
 use crate::clock::Clock;
 
 /// librdkafka properties by name.
@@ -273,18 +274,19 @@ impl Settings {
         transactional_id: &str,
     ) -> ClientConfig {
         let mut config = self.producer(in_flight_max, in_flight_max_bytes);
-        const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
         let timeout = self.transaction_timeout();
         // `send_offsets_to_transaction` heeds no other bound (KAFKA 0.4), and the client wants it within the transaction's.
-        let socket_timeout = SOCKET_TIMEOUT.min(timeout).as_millis().to_string();
+        let socket_timeout = CALL_MAX.min(timeout).as_millis().to_string();
+        // An output that cannot be delivered is to fail while the coordinator still waits for us: the abort then says why,
+        // where an expired transaction only looks like another producer of our name (KAFKA 0.2).
+        let message_timeout = (timeout / 2).as_millis().max(1).to_string();
         let timeout = timeout.as_millis().to_string();
         set(
             &mut config,
             &[
                 ("transactional.id", transactional_id),
                 ("transaction.timeout.ms", &timeout),
-                // The client insists: a record has no longer than its transaction.
-                ("message.timeout.ms", &timeout),
+                ("message.timeout.ms", &message_timeout),
                 ("socket.timeout.ms", &socket_timeout),
             ],
         );

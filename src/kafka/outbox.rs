@@ -8,7 +8,7 @@
 //! not follow. The broker can do so only once it knows the producer: so of each partition the first record goes alone.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -33,7 +33,28 @@ pub type Ack = (Token, AckResult);
 pub(super) struct Reports {
     logged: Logged,
     acks: Arc<ArrayQueue<Ack>>,
+    undelivered: FirstUndelivered,
     end_to_end: ::metrics::Histogram,
+}
+
+/// An output that the client gave up on, or never took.
+#[derive(Clone, Debug)]
+pub(super) struct Undelivered {
+    pub(super) token: Token,
+    pub(super) topic: String,
+    pub(super) error: KafkaError,
+}
+
+/// The first one since it was last asked for: what follows it fails for its sake.
+type FirstUndelivered = Arc<Mutex<Option<Undelivered>>>;
+
+fn note(first: &FirstUndelivered, token: Token, topic: &str, error: &KafkaError) {
+    let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+    first.get_or_insert_with(|| Undelivered {
+        token,
+        topic: topic.to_owned(),
+        error: error.clone(),
+    });
 }
 
 /// One acknowledgement in so many is timed: a clock read for each would cost more than it tells.
@@ -71,6 +92,14 @@ impl ProducerContext for Reports {
                     let what =
                         format!("a record for topic `{}` was not delivered", message.topic());
                     self.logged.error(error.clone(), &what);
+                }
+                if result == AckResult::Failed {
+                    note(
+                        &self.undelivered,
+                        Token::from_raw(token),
+                        message.topic(),
+                        error,
+                    );
                 }
                 result
             }
@@ -118,6 +147,15 @@ fn classify(error: &KafkaError) -> AckResult {
     }
 }
 
+/// What it means that the client did not take an output. Once an output of a transaction has failed the client takes no
+/// more of it, so that says nothing of this one (`State`); elsewhere it is an error of ours.
+fn not_taken(error: &KafkaError, sending: SendMode) -> AckResult {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::State) if sending == SendMode::Transactions => AckResult::Abandoned,
+        _ => classify(error),
+    }
+}
+
 /// A record in a lane that is not open yet.
 struct Waiting {
     token: Token,
@@ -153,6 +191,7 @@ enum SendMode {
 pub struct Outbox {
     producer: ThreadedProducer<Reports>,
     acks: Arc<ArrayQueue<Ack>>,
+    undelivered: FirstUndelivered,
     batches: ClientConfig,
     enriched_topic: String,
     dead_letter_topic: Option<String>,
@@ -186,9 +225,11 @@ impl Outbox {
             batches.set("enable.gapless.guarantee", "true");
             SendMode::Batches
         };
+        let undelivered = FirstUndelivered::default();
         Ok(Self {
-            producer: producer(&batches, &acks)?,
+            producer: producer(&batches, &acks, &undelivered)?,
             acks,
+            undelivered,
             batches,
             enriched_topic: enriched_topic.to_owned(),
             dead_letter_topic: dead_letter_topic.map(str::to_owned),
@@ -227,7 +268,7 @@ impl Outbox {
 
     fn start_again(&mut self, config: &ClientConfig) -> Result<(), EdgeError> {
         self.purge();
-        self.producer = producer(config, &self.acks)?;
+        self.producer = producer(config, &self.acks, &self.undelivered)?;
         self.lanes.clear();
         self.opening = 0;
         Ok(())
@@ -289,6 +330,15 @@ impl Outbox {
         self.refused.take()
     }
 
+    /// The first output that failed since this was last asked, for the reason of a broken transaction.
+    pub(super) fn take_undelivered(&self) -> Option<Undelivered> {
+        let mut first = self
+            .undelivered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        first.take()
+    }
+
     /// Gives up whatever is still in flight: for the end of the process, after the drain.
     pub fn purge(&self) {
         self.producer
@@ -317,8 +367,12 @@ impl Outbox {
                     std::thread::park_timeout(Duration::from_millis(1));
                 }
                 Err((error, back)) => {
-                    let ack = (Token::from_raw(back.delivery_opaque), classify(&error));
-                    if ack.1 == AckResult::Failed {
+                    let token = Token::from_raw(back.delivery_opaque);
+                    let ack = (token, not_taken(&error, self.sending));
+                    if ack.1 == AckResult::Failed && self.sending == SendMode::Transactions {
+                        // The abort of its transaction says why.
+                        note(&self.undelivered, token, back.topic, &error);
+                    } else if ack.1 == AckResult::Failed {
                         let doing = format!("write to topic `{}`", back.topic);
                         self.refused.get_or_insert(EdgeError::Cluster {
                             doing,
@@ -337,10 +391,12 @@ impl Outbox {
 fn producer(
     config: &ClientConfig,
     acks: &Arc<ArrayQueue<Ack>>,
+    undelivered: &FirstUndelivered,
 ) -> Result<ThreadedProducer<Reports>, EdgeError> {
     let context = Reports {
         logged: Logged::default(),
         acks: Arc::clone(acks),
+        undelivered: Arc::clone(undelivered),
         end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
     };
     create(config, context)
@@ -422,5 +478,25 @@ impl Sink for Outbox {
             headers,
         ));
         self.dead_letter_topic = Some(topic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fs_35_what_a_broken_transaction_does_not_take_is_given_up_with_it_and_stops_nothing() {
+        let state = KafkaError::MessageProduction(RDKafkaErrorCode::State);
+        assert_eq!(
+            not_taken(&state, SendMode::Transactions),
+            AckResult::Abandoned
+        );
+        assert_eq!(not_taken(&state, SendMode::Batches), AckResult::Failed);
+        let large = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
+        assert_eq!(
+            not_taken(&large, SendMode::Transactions),
+            AckResult::Refused(Refusal::TooLarge)
+        );
     }
 }
