@@ -31,6 +31,7 @@ use crate::http::{Limits, Server};
 use crate::kafka::client::Settings;
 use crate::kafka::worker::{Worker, WorkerError, WorkerWindow};
 use crate::metrics;
+use crate::pipeline::transaction::StandStill;
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
 use report::{Phase, Report};
@@ -225,6 +226,8 @@ struct Daemon {
     topics: Topics,
     /// The partitions of the telemetry topic when the first worker started: others came later (FS-64).
     partitions_at_start: Option<i32>,
+    /// In `exactly_once`, once a worker was started.
+    stand_still: Option<StandStill>,
     tell: Sender<Event>,
     events: Receiver<Event>,
 }
@@ -279,6 +282,7 @@ impl Daemon {
             workers: Vec::new(),
             topics,
             partitions_at_start: None,
+            stand_still: None,
             tell,
             events,
         }))
@@ -332,10 +336,11 @@ impl Daemon {
             if self.shutdown.is_requested() {
                 return Ok(());
             }
-            match self
+            let event = self
                 .events
-                .recv_timeout(REPORT_EVERY.min(Duration::from_millis(100)))
-            {
+                .recv_timeout(REPORT_EVERY.min(Duration::from_millis(100)));
+            self.watch_stand_still()?;
+            match event {
                 Ok(Event::Bootstrapped) => self.start_workers()?,
                 Ok(Event::ZonesEnded(ended)) => {
                     return Err(match ended {
@@ -368,6 +373,18 @@ impl Daemon {
                 self.topics.ask();
             }
             self.report.publish_if_due(Clock::mono());
+        }
+    }
+
+    /// A process that stood still ends rather than make a worker anew, as the worker itself would: its name may be its
+    /// successor's by now (FS-32).
+    fn watch_stand_still(&self) -> Result<(), RunError> {
+        let stood_still = (self.stand_still.as_ref()).and_then(|one| one.turned(Clock::mono()));
+        match stood_still {
+            Some(time) if self.workers.iter().any(|slot| slot.due.is_some()) => {
+                Err(RunError::new(WorkerError::StoodStill(time)))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -406,6 +423,10 @@ impl Daemon {
     fn start_due_workers(&mut self, plan: &WorkersPlan) -> Result<(), RunError> {
         let now = Clock::mono();
         let mut settings = plan.worker.clone();
+        if let Some(once) = &settings.exactly_once {
+            let limit = once.stand_still_limit();
+            (self.stand_still).get_or_insert_with(|| StandStill::new(limit, now));
+        }
         settings.partitions_at_start = *self
             .partitions_at_start
             .get_or_insert(settings.partitions_at_start);
