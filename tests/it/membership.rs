@@ -47,7 +47,7 @@ fn stage_of(name: &str, membership: Membership, mode: &str, partitions: i32) -> 
         membership == Membership::Static
     );
     let stage = Stage::with_consumer(address, name, consumer, &delivery);
-    stage.create_topics(PARTITIONS, &[]);
+    stage.create_topics(partitions, &[]);
     Some(stage)
 }
 
@@ -374,9 +374,8 @@ fn a_static_member_that_is_killed_amid_transactions_moves_no_partition_and_doubl
     a_restart_moves_nothing("static-once", "exactly_once");
 }
 
-#[test]
-fn fs_78_of_two_processes_that_are_one_static_member_the_older_one_ends_and_says_why() {
-    let Some(stage) = stage("double", Membership::Static, "at_least_once") else {
+fn the_older_double_ends(name: &str, mode: &str) {
+    let Some(stage) = stage(name, Membership::Static, mode) else {
         return;
     };
     let simulation = ["--rate", "300", "--zone-rate", "5", "--for", "10m"];
@@ -395,4 +394,16 @@ fn fs_78_of_two_processes_that_are_one_static_member_the_older_one_ends_and_says
     second.stop();
     let report = stage.verify(&[]);
     assert_eq!(report["clean"], true, "{report:#}");
+}
+
+#[test]
+fn fs_78_of_two_processes_that_are_one_static_member_the_older_one_ends_and_says_why() {
+    the_older_double_ends("double", "at_least_once");
+}
+
+/// Whichever of its two names it loses first, the member's (`FencedInstanceId`) or the producer's.
+#[test]
+fn fs_36_fs_78_of_two_static_members_with_one_transactional_id_too_the_older_one_ends_and_says_why()
+{
+    the_older_double_ends("double-once", "exactly_once");
 }
