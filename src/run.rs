@@ -226,7 +226,7 @@ struct Daemon {
     topics: Topics,
     /// The partitions of the telemetry topic when the first worker started: others came later (FS-64).
     partitions_at_start: Option<i32>,
-    /// In `exactly_once`, once a worker was started.
+    /// In `exactly_once`.
     stand_still: Option<StandStill>,
     tell: Sender<Event>,
     events: Receiver<Event>,
@@ -272,6 +272,7 @@ impl Daemon {
         let zones = spawn("zones", body)?;
         let topics = Topics::start(config, &kafka, &shutdown, &report, &tell)?;
         Ok(Some(Self {
+            stand_still: startup::stand_still(config, &kafka),
             kafka,
             shutdown,
             report,
@@ -282,7 +283,6 @@ impl Daemon {
             workers: Vec::new(),
             topics,
             partitions_at_start: None,
-            stand_still: None,
             tell,
             events,
         }))
@@ -376,12 +376,16 @@ impl Daemon {
         }
     }
 
-    /// A process that stood still ends rather than make a worker anew, as the worker itself would: its name may be its
-    /// successor's by now (FS-32).
+    /// A process that stood still ends rather than start a worker, as the worker itself would: its name may be its successor's
+    /// by now (FS-32).
     fn watch_stand_still(&self) -> Result<(), RunError> {
         let stood_still = (self.stand_still.as_ref()).and_then(|one| one.turned(Clock::mono()));
         match stood_still {
-            Some(time) if self.workers.iter().any(|slot| slot.due.is_some()) => {
+            // Workers that turn look by themselves.
+            Some(time)
+                if self.workers.is_empty()
+                    || self.workers.iter().any(|slot| slot.due.is_some()) =>
+            {
                 Err(RunError::new(WorkerError::StoodStill(time)))
             }
             _ => Ok(()),
@@ -423,10 +427,6 @@ impl Daemon {
     fn start_due_workers(&mut self, plan: &WorkersPlan) -> Result<(), RunError> {
         let now = Clock::mono();
         let mut settings = plan.worker.clone();
-        if let Some(once) = &settings.exactly_once {
-            let limit = once.stand_still_limit();
-            (self.stand_still).get_or_insert_with(|| StandStill::new(limit, now));
-        }
         settings.partitions_at_start = *self
             .partitions_at_start
             .get_or_insert(settings.partitions_at_start);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::RunError;
 use super::report::Report;
 use super::zone_side::ZoneSideSettings;
+use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gate::{GateConfig, ProofKind, ZonesTopic};
 use crate::index::EngineKind;
@@ -15,6 +16,7 @@ use crate::kafka::EdgeError;
 use crate::kafka::admin::{Admin, Topic, TopicProperty};
 use crate::kafka::client::Settings;
 use crate::kafka::worker::{ExactlyOnce, StartAt, WorkerSettings};
+use crate::pipeline::transaction::StandStill;
 use crate::pipeline::{
     AtRules, BreakerRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, Partitioning,
     PipelineConfig,
@@ -431,6 +433,12 @@ fn exactly_once(
         transaction_timeout: kafka.transaction_timeout(),
         session_timeout,
     })
+}
+
+/// What tells, in `exactly_once`, that the process stood still while it had no worker.
+pub(super) fn stand_still(config: &Config, kafka: &Settings) -> Option<StandStill> {
+    let once = exactly_once(config, kafka, kafka.session_timeout())?;
+    Some(StandStill::new(once.stand_still_limit(), Clock::mono()))
 }
 
 fn breaker_rules(config: &Config) -> BreakerRules {

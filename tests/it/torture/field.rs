@@ -104,6 +104,10 @@ fn stepped_clock(folder: &Path) -> Option<PathBuf> {
         .then_some(library)
 }
 
+fn is_ready(process: &Process) -> bool {
+    matches!(process.daemon.get("/readyz"), Some((200, _)))
+}
+
 impl Process {
     fn start(name: &'static str, config: PathBuf, folder: &Path, clock: Option<&PathBuf>) -> Self {
         let step = folder.join(format!("{name}.clock"));
@@ -308,6 +312,9 @@ impl Field {
                 };
                 "SIGSTOP past the time-outs"
             }
+            // One that was frozen while it registered goes on with that as it thaws, within the client, before anybody can
+            // look: of those two the successor may be the one that is fenced.
+            ProcessFault::Zombie if !is_ready(process) => return,
             ProcessFault::Zombie => {
                 process.daemon.signal("STOP");
                 let daemon = self.start_again(at);
@@ -349,7 +356,6 @@ impl Field {
                     .processes
                     .iter()
                     .all(|one| matches!(one.state, State::Whole) && one.unsteps_at.is_none());
-            let is_ready = |one: &Process| matches!(one.daemon.get("/readyz"), Some((200, _)));
             (is_over && self.processes.iter().all(is_ready)).then_some(())
         });
         for member in self.storm.drain(..) {
