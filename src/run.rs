@@ -31,6 +31,7 @@ use crate::http::{Limits, Server};
 use crate::kafka::client::Settings;
 use crate::kafka::worker::{Worker, WorkerError, WorkerWindow};
 use crate::metrics;
+use crate::pipeline::transaction::StandStill;
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
 use report::{Phase, Report};
@@ -225,6 +226,8 @@ struct Daemon {
     topics: Topics,
     /// The partitions of the telemetry topic when the first worker started: others came later (FS-64).
     partitions_at_start: Option<i32>,
+    /// In `exactly_once`.
+    stand_still: Option<StandStill>,
     tell: Sender<Event>,
     events: Receiver<Event>,
 }
@@ -269,6 +272,7 @@ impl Daemon {
         let zones = spawn("zones", body)?;
         let topics = Topics::start(config, &kafka, &shutdown, &report, &tell)?;
         Ok(Some(Self {
+            stand_still: startup::stand_still(config, &kafka),
             kafka,
             shutdown,
             report,
@@ -332,10 +336,11 @@ impl Daemon {
             if self.shutdown.is_requested() {
                 return Ok(());
             }
-            match self
+            let event = self
                 .events
-                .recv_timeout(REPORT_EVERY.min(Duration::from_millis(100)))
-            {
+                .recv_timeout(REPORT_EVERY.min(Duration::from_millis(100)));
+            self.watch_stand_still()?;
+            match event {
                 Ok(Event::Bootstrapped) => self.start_workers()?,
                 Ok(Event::ZonesEnded(ended)) => {
                     return Err(match ended {
@@ -368,6 +373,22 @@ impl Daemon {
                 self.topics.ask();
             }
             self.report.publish_if_due(Clock::mono());
+        }
+    }
+
+    /// A process that stood still ends rather than start a worker, as the worker itself would: its name may be its successor's
+    /// by now (FS-32).
+    fn watch_stand_still(&self) -> Result<(), RunError> {
+        let stood_still = (self.stand_still.as_ref()).and_then(|one| one.turned(Clock::mono()));
+        match stood_still {
+            // Workers that turn look by themselves.
+            Some(time)
+                if self.workers.is_empty()
+                    || self.workers.iter().any(|slot| slot.due.is_some()) =>
+            {
+                Err(RunError::new(WorkerError::StoodStill(time)))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -449,6 +470,7 @@ impl Daemon {
         ended: Result<(), WorkerError>,
     ) -> Result<(), RunError> {
         let slot = &mut self.workers[number];
+        slot.window.rest();
         // Its event is taken, so a finished thread must not be found again: that would be taken for a panic.
         if let Some(thread) = slot.thread.take()
             && thread.join().is_err()

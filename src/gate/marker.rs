@@ -7,12 +7,23 @@ use std::time::Duration;
 use crate::partition::PartitionId;
 use crate::time::MonoTime;
 
+/// A marker that is not read back for so long is taken for lost: an unclean election may take one that was acknowledged.
+/// Longer than a dead replica holds records back (DESIGN 4), so that no more of them pile up behind it.
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
 #[derive(Clone, Debug, Default)]
 struct Lane {
     /// When the newest marker was read, or the last try to write one failed.
     rested_at: Option<MonoTime>,
-    /// One of ours is under way, or written and not read back: more of them would say no more.
-    is_under_way: bool,
+    /// Since when one of ours is under way, or written and not read back: more of them would say no more.
+    under_way_since: Option<MonoTime>,
+}
+
+impl Lane {
+    fn is_under_way(&self, now: MonoTime) -> bool {
+        self.under_way_since
+            .is_some_and(|since| now.since(since) < LOST_AFTER)
+    }
 }
 
 /// The markers of all partitions.
@@ -44,8 +55,8 @@ impl MarkerSchedule {
             let has_rested = lane
                 .rested_at
                 .is_none_or(|at| now.since(at) >= self.interval);
-            if has_rested && !lane.is_under_way {
-                lane.is_under_way = true;
+            if has_rested && !lane.is_under_way(now) {
+                lane.under_way_since = Some(now);
                 due.push(partition);
             }
         }
@@ -65,7 +76,7 @@ impl MarkerSchedule {
     fn rest(&mut self, partition: PartitionId, now: MonoTime) {
         *self.lanes.entry(partition).or_default() = Lane {
             rested_at: Some(now),
-            is_under_way: false,
+            under_way_since: None,
         };
     }
 }
@@ -95,6 +106,16 @@ mod tests {
             "another process's counts as well"
         );
         assert_eq!(schedule.due([P], at(1_200)), [P]);
+    }
+
+    #[test]
+    fn one_that_is_never_read_back_is_written_again_after_a_while() {
+        let mut schedule = MarkerSchedule::new(INTERVAL);
+        assert_eq!(schedule.due([P], at(0)), [P]);
+        // Acknowledged, and then gone with the leader that had it alone.
+        assert_eq!(schedule.due([P], at(29_999)), []);
+        assert_eq!(schedule.due([P], at(30_000)), [P]);
+        assert_eq!(schedule.due([P], at(30_100)), [], "one at a time");
     }
 
     #[test]

@@ -215,35 +215,10 @@ impl Admin {
         &self,
         name: &str,
     ) -> Result<Option<BTreeMap<String, TopicProperty>>, EdgeError> {
-        let doing = || format!("ask for the configuration of topic `{name}`");
-        // librdkafka waits for a broker that knows the question, and no mock does. Of others silence is no answer.
-        if self.is_embedded()? {
+        let doing = format!("ask for the configuration of topic `{name}`");
+        let Some(resource) = self.described(ResourceSpecifier::Topic(name), &doing)? else {
             return Ok(None);
-        }
-        let patience = self.timeout.min(DESCRIBE_PATIENCE);
-        let options = AdminOptions::new().request_timeout(Some(patience));
-        let answers = wait(
-            self.client
-                .describe_configs(&[ResourceSpecifier::Topic(name)], &options),
-        );
-        let resource: ConfigResource = match answers {
-            Ok(mut answers) => match answers.pop() {
-                Some(Ok(resource)) => resource,
-                Some(Err(
-                    RDKafkaErrorCode::TopicAuthorizationFailed
-                    | RDKafkaErrorCode::ClusterAuthorizationFailed,
-                ))
-                | None => return Ok(None),
-                Some(Err(code)) => {
-                    return Err(EdgeError::cluster(doing())(KafkaError::AdminOp(code)));
-                }
-            },
-            Err(error) => return Err(EdgeError::cluster(doing())(error)),
         };
-        // Without the permission librdkafka hands out a resource without entries, and no error (seen on Kafka 4.1).
-        if resource.entries.is_empty() {
-            return Ok(None);
-        }
         Ok(Some(
             resource
                 .entries
@@ -260,6 +235,55 @@ impl Admin {
                 })
                 .collect(),
         ))
+    }
+
+    /// A property of the brokers, as one of them has it; `None` where the cluster does not tell.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn broker_property(&self, name: &str) -> Result<Option<String>, EdgeError> {
+        let doing = "ask for the configuration of a broker";
+        let metadata = self
+            .asker
+            .fetch_metadata(None, self.timeout)
+            .map_err(EdgeError::cluster(doing))?;
+        let Some(broker) = metadata.brokers().first() else {
+            return Ok(None);
+        };
+        let resource = self.described(ResourceSpecifier::Broker(broker.id()), doing)?;
+        let entries = resource.into_iter().flat_map(|resource| resource.entries);
+        Ok(entries
+            .filter(|entry| entry.name == name)
+            .find_map(|entry| entry.value))
+    }
+
+    fn described(
+        &self,
+        what: ResourceSpecifier<'_>,
+        doing: &str,
+    ) -> Result<Option<ConfigResource>, EdgeError> {
+        // librdkafka waits for a broker that knows the question, and no mock does. Of others silence is no answer.
+        if self.is_embedded()? {
+            return Ok(None);
+        }
+        let patience = self.timeout.min(DESCRIBE_PATIENCE);
+        let options = AdminOptions::new().request_timeout(Some(patience));
+        let resource = match wait(self.client.describe_configs(&[what], &options)) {
+            Ok(mut answers) => match answers.pop() {
+                Some(Ok(resource)) => resource,
+                Some(Err(
+                    RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed,
+                ))
+                | None => return Ok(None),
+                Some(Err(code)) => {
+                    return Err(EdgeError::cluster(doing)(KafkaError::AdminOp(code)));
+                }
+            },
+            Err(error) => return Err(EdgeError::cluster(doing)(error)),
+        };
+        // Without the permission librdkafka hands out a resource without entries, and no error (seen on Kafka 4.1).
+        Ok(Some(resource).filter(|resource| !resource.entries.is_empty()))
     }
 
     /// Makes a topic; `only_check` asks the cluster whether it would.

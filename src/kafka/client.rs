@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::EdgeError;
+use super::transaction::CALL_MAX;
 use crate::clock::Clock;
 
 /// librdkafka properties by name.
@@ -81,6 +82,14 @@ impl Settings {
             .map_or("ringfence", String::as_str)
     }
 
+    /// Whether telemetry consumers follow the classic group protocol, not that of KIP-848.
+    #[must_use]
+    pub fn is_classic(&self) -> bool {
+        let own = self.consumer.get("group.protocol");
+        let protocol = own.or_else(|| self.common.get("group.protocol"));
+        protocol.map(String::as_str) != Some("consumer")
+    }
+
     /// A telemetry consumer: a member of the group; only what is stored, or in a transaction, is committed.
     #[must_use]
     pub fn telemetry_consumer(&self, offsets: CommitBy) -> ClientConfig {
@@ -102,8 +111,7 @@ impl Settings {
                 ("queued.max.messages.kbytes", "16384"),
             ],
         );
-        let classic = self.consumer.get("group.protocol").map(String::as_str) != Some("consumer");
-        if classic {
+        if self.is_classic() {
             // With the default of 3 s a rebalance takes a heartbeat longer (KAFKA 4). Of the new protocol (KIP-848) the
             // broker decides these, and the client refuses them.
             set(
@@ -128,7 +136,7 @@ impl Settings {
                 ("allow.auto.create.topics", "false"),
             ],
         );
-        if classic {
+        if self.is_classic() {
             config.set("partition.assignment.strategy", "cooperative-sticky");
         }
         config
@@ -269,18 +277,19 @@ impl Settings {
         transactional_id: &str,
     ) -> ClientConfig {
         let mut config = self.producer(in_flight_max, in_flight_max_bytes);
-        const SOCKET_TIMEOUT: Duration = Duration::from_secs(3);
         let timeout = self.transaction_timeout();
         // `send_offsets_to_transaction` heeds no other bound (KAFKA 0.4), and the client wants it within the transaction's.
-        let socket_timeout = SOCKET_TIMEOUT.min(timeout).as_millis().to_string();
+        let socket_timeout = CALL_MAX.min(timeout).as_millis().to_string();
+        // An output that cannot be delivered is to fail while the coordinator still waits for us: the abort then says why,
+        // where an expired transaction only looks like another producer of our name (KAFKA 0.2).
+        let message_timeout = (timeout / 2).as_millis().max(1).to_string();
         let timeout = timeout.as_millis().to_string();
         set(
             &mut config,
             &[
                 ("transactional.id", transactional_id),
                 ("transaction.timeout.ms", &timeout),
-                // The client insists: a record has no longer than its transaction.
-                ("message.timeout.ms", &timeout),
+                ("message.timeout.ms", &message_timeout),
                 ("socket.timeout.ms", &socket_timeout),
             ],
         );
@@ -294,10 +303,11 @@ impl Settings {
         self.millis(&self.producer, "transaction.timeout.ms", 10_000)
     }
 
-    /// `session.timeout.ms` of the telemetry consumers.
+    /// `session.timeout.ms` of the telemetry consumers. In the new group protocol it is the brokers' to say: their default.
     #[must_use]
     pub fn session_timeout(&self) -> Duration {
-        self.millis(&self.consumer, "session.timeout.ms", 10_000)
+        let default = if self.is_classic() { 10_000 } else { 45_000 };
+        self.millis(&self.consumer, "session.timeout.ms", default)
     }
 
     fn millis(&self, own: &Properties, name: &str, default: u64) -> Duration {

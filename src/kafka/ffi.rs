@@ -38,6 +38,21 @@ fn millis(timeout: Duration) -> i32 {
     i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)
 }
 
+/// The generation (KIP-848: epoch) of a consumer's membership; zero or below without one.
+#[must_use]
+pub fn generation<C: ClientContext>(client: &Client<C>) -> i32 {
+    // SAFETY: live handle; what it gives is ours, looked into and destroyed once. Null = no consumer.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(client.native_ptr());
+        if metadata.is_null() {
+            return -1;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation
+    }
+}
+
 /// A queue of librdkafka that belongs to a client.
 struct Queue {
     raw: NonNull<sys::rd_kafka_queue_t>,

@@ -18,7 +18,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset as RawOffset, TopicPartitionList};
 
 use super::client::{CommitBy, Logged, Settings, create};
-use super::ffi::{Batch, SharedQueue};
+use super::ffi::{Batch, SharedQueue, generation};
 use super::{EdgeError, admin, is_transient};
 use crate::partition::{Offset, PartitionId};
 
@@ -39,8 +39,9 @@ pub struct GroupContext {
     topic: String,
     events: Mutex<Events>,
     closing: AtomicBool,
-    /// As it stood when the newest event came. Never asked for later: a member that was thrown out has one without a
-    /// generation, which a broker does not check (KAFKA 0.5), so what a zombie committed with it would count.
+    /// As it stood when the newest event came. In the classic protocol never asked for later: a member that was thrown out
+    /// has one without a generation, which a broker does not check (KAFKA 0.5), so what a zombie committed with it would
+    /// count.
     metadata: Mutex<Option<ConsumerGroupMetadata>>,
 }
 
@@ -124,8 +125,10 @@ impl ConsumerContext for GroupContext {
 /// without a leader kept the worker from all the others.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The next record to read.
+    /// The next record to read, as committed.
     At(Offset),
+    /// The log end as it was when it was asked for: to be committed.
+    Chosen(Offset),
     /// The log start.
     LogStart,
     /// The log end.
@@ -138,6 +141,8 @@ pub struct Member {
     queue: SharedQueue<GroupContext>,
     topic: String,
     timeout: Duration,
+    /// Whether the generation rises without an event: see [`Member::group_metadata`].
+    rises_silently: bool,
 }
 
 impl Member {
@@ -169,6 +174,7 @@ impl Member {
             queue,
             topic: topic.to_owned(),
             timeout: Duration::from_secs(5),
+            rises_silently: !settings.is_classic(),
         })
     }
 
@@ -258,7 +264,7 @@ impl Member {
         for (partition, start) in starts {
             self.queue.forward(&self.topic, *partition);
             let offset = match start {
-                Start::At(offset) => RawOffset::Offset(offset.0),
+                Start::At(offset) | Start::Chosen(offset) => RawOffset::Offset(offset.0),
                 Start::LogStart => RawOffset::Beginning,
                 Start::LogEnd => RawOffset::End,
             };
@@ -348,13 +354,32 @@ impl Member {
 
     /// The membership as of the newest event that [`Self::poll`] gave: it fences the offsets of a transaction. `None`
     /// before the first, after a loss, and while it is lent.
+    ///
+    /// In the new protocol (KIP-848) the coordinator raises the epoch of members whose partitions stay, too, and the client
+    /// takes it over without an event: it is asked for anew, unless an event waits for its answer. While a revoke does, the
+    /// epoch stands still; after a loss the transaction is none of the new epoch's.
     pub(super) fn group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        if self.rises_silently && self.consumer().context().events().unanswered.is_empty() {
+            return self.fresh_group_metadata();
+        }
         self.consumer()
             .context()
             .metadata
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
+    }
+
+    /// The membership of now, if it is still the one that the worker's partitions came with. Asked in this order: a loss is
+    /// noted before the generation goes, and stays noted until the worker has answered it.
+    fn fresh_group_metadata(&self) -> Option<ConsumerGroupMetadata> {
+        let consumer = self.consumer();
+        if generation(consumer.client()) <= 0 {
+            return None;
+        }
+        let metadata = consumer.group_metadata();
+        let is_still_member = !consumer.assignment_lost() && generation(consumer.client()) > 0;
+        metadata.filter(|_| is_still_member)
     }
 
     /// Puts back what [`Self::group_metadata`] lent, unless an event has brought newer.

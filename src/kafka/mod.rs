@@ -106,6 +106,8 @@ pub fn is_transient(code: RDKafkaErrorCode) -> bool {
         code,
         Code::BrokerTransportFailure
             | Code::AllBrokersDown
+            // The client forgets a broker that the cluster has left out, and the questions that it had for it.
+            | Code::DestroyBroker
             | Code::Resolve
             | Code::OperationTimedOut
             | Code::MessageTimedOut
@@ -174,6 +176,7 @@ mod tests {
     fn a_question_that_a_broken_connection_ended_is_asked_again() {
         let error = |code| EdgeError::cluster("ask")(KafkaError::AdminOp(code));
         assert!(error(RDKafkaErrorCode::BrokerTransportFailure).is_retryable());
+        assert!(error(RDKafkaErrorCode::DestroyBroker).is_retryable());
         assert!(!error(RDKafkaErrorCode::TopicAuthorizationFailed).is_retryable());
     }
 }

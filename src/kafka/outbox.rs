@@ -43,9 +43,36 @@ impl Acks {
     }
 }
 
+/// An output that the client gave up on, or never took.
+#[derive(Clone, Debug)]
+pub(super) struct Undelivered {
+    pub(super) token: Token,
+    pub(super) topic: String,
+    pub(super) error: KafkaError,
+}
+
+/// The first one since it was last asked for: what follows it fails for its sake.
+#[derive(Clone, Default)]
+struct FirstUndelivered(Arc<Mutex<Option<Undelivered>>>);
+
+impl FirstUndelivered {
+    fn lock(&self) -> MutexGuard<'_, Option<Undelivered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, token: Token, topic: &str, code: RDKafkaErrorCode) {
+        self.lock().get_or_insert_with(|| Undelivered {
+            token,
+            topic: topic.to_owned(),
+            error: KafkaError::MessageProduction(code),
+        });
+    }
+}
+
 pub(super) struct Context {
     logged: Logged,
     acks: Acks,
+    undelivered: FirstUndelivered,
     end_to_end: ::metrics::Histogram,
 }
 
@@ -71,7 +98,11 @@ impl Context {
             self.logged
                 .error(KafkaError::MessageProduction(code), &what);
         }
-        (Token::from_raw(token), classify(code))
+        let ack = (Token::from_raw(token), classify(code));
+        if ack.1 == AckResult::Failed {
+            self.undelivered.note(ack.0, topic, code);
+        }
+        ack
     }
 }
 
@@ -144,6 +175,15 @@ fn classify(code: RDKafkaErrorCode) -> AckResult {
     }
 }
 
+/// What it means that the client did not take an output. Once an output of a transaction has failed the client takes no
+/// more of it, so that says nothing of this one (`State`); elsewhere it is an error of ours.
+fn not_taken(code: RDKafkaErrorCode, sending: SendMode) -> AckResult {
+    match code {
+        RDKafkaErrorCode::State if sending == SendMode::Transactions => AckResult::Abandoned,
+        _ => classify(code),
+    }
+}
+
 /// A record in a lane that is not open yet.
 struct Waiting {
     token: Token,
@@ -196,6 +236,7 @@ pub struct Outbox {
     acks: Acks,
     /// Acknowledgements that were taken from `acks` all at once.
     taken: VecDeque<Ack>,
+    undelivered: FirstUndelivered,
     batches: ClientConfig,
     enriched_topic: String,
     dead_letter_topic: Option<String>,
@@ -228,9 +269,11 @@ impl Outbox {
             batches.set("enable.gapless.guarantee", "true");
             SendMode::Batches
         };
+        let undelivered = FirstUndelivered::default();
         Ok(Self {
-            way: Way::new(&batches, &acks)?,
+            way: Way::new(&batches, &acks, &undelivered)?,
             acks,
+            undelivered,
             taken: VecDeque::new(),
             batches,
             enriched_topic: enriched_topic.to_owned(),
@@ -270,7 +313,7 @@ impl Outbox {
 
     fn start_again(&mut self, config: &ClientConfig) -> Result<(), EdgeError> {
         self.purge();
-        self.way = Way::new(config, &self.acks)?;
+        self.way = Way::new(config, &self.acks, &self.undelivered)?;
         self.lanes.clear();
         self.opening = 0;
         Ok(())
@@ -345,6 +388,11 @@ impl Outbox {
         self.refused.take()
     }
 
+    /// The first output that failed since this was last asked, for the reason of a broken transaction.
+    pub(super) fn take_undelivered(&self) -> Option<Undelivered> {
+        self.undelivered.lock().take()
+    }
+
     /// Gives up whatever is still in flight: for the end of the process, after the drain.
     pub fn purge(&self) {
         self.producer()
@@ -371,8 +419,12 @@ impl Outbox {
                 }
                 Err(error) => error,
             };
-            let ack = (Token::from_raw(record.opaque), classify(error));
-            if ack.1 == AckResult::Failed {
+            let token = Token::from_raw(record.opaque);
+            let ack = (token, not_taken(error, self.sending));
+            if ack.1 == AckResult::Failed && self.sending == SendMode::Transactions {
+                // The abort of its transaction says why.
+                self.undelivered.note(token, self.topic_name(to), error);
+            } else if ack.1 == AckResult::Failed {
                 let doing = format!("write to topic `{}`", self.topic_name(to));
                 self.refused.get_or_insert(EdgeError::Cluster {
                     doing,
@@ -422,10 +474,15 @@ impl Outbox {
 }
 
 impl Way {
-    fn new(config: &ClientConfig, acks: &Acks) -> Result<Self, EdgeError> {
+    fn new(
+        config: &ClientConfig,
+        acks: &Acks,
+        undelivered: &FirstUndelivered,
+    ) -> Result<Self, EdgeError> {
         let context = Context {
             logged: Logged::default(),
             acks: acks.clone(),
+            undelivered: undelivered.clone(),
             end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
         };
         let producer = ReportingProducer::new(create(config, context)?)
@@ -495,5 +552,25 @@ impl Sink for Outbox {
             timestamp: letter.timestamp.map(EventTime::millis),
         };
         self.send(To::DeadLetter, &record, headers(letter.headers, added));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fs_35_what_a_broken_transaction_does_not_take_is_given_up_with_it_and_stops_nothing() {
+        let state = RDKafkaErrorCode::State;
+        assert_eq!(
+            not_taken(state, SendMode::Transactions),
+            AckResult::Abandoned
+        );
+        assert_eq!(not_taken(state, SendMode::Batches), AckResult::Failed);
+        let large = RDKafkaErrorCode::MessageSizeTooLarge;
+        assert_eq!(
+            not_taken(large, SendMode::Transactions),
+            AckResult::Refused(Refusal::TooLarge)
+        );
     }
 }

@@ -10,6 +10,7 @@
 mod exactly_once;
 mod intake;
 mod settings;
+mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use super::EdgeError;
 use super::client::{Settings, cap_batches};
-use super::member::{GroupEvent, Member, Start};
+use super::member::{GroupEvent, Member};
 use super::outbox::Outbox;
 pub use super::worker_error::WorkerError;
 pub use super::worker_window::{WorkerSeen, WorkerWindow};
@@ -155,6 +156,7 @@ where
         };
         match ended {
             Err(error) if self.transactions.is_some() => {
+                let error = self.unless_stood_still(error);
                 self.abandon(&error);
                 Err(error)
             }
@@ -278,8 +280,17 @@ where
         let mut commits = Vec::new();
         self.engine.revoked(&owned, &mut commits);
         self.commit_and_wait(commits)?;
+        self.join_anew()
+    }
+
+    /// Joins the group as another member, with nothing of the old one.
+    fn join_anew(&mut self) -> Result<(), WorkerError> {
         self.starts.clear();
         self.unstarted.clear();
+        if let Some(transactions) = &mut self.transactions {
+            // They are of the old member, which answers them itself as it goes.
+            transactions.pending.clear();
+        }
         self.member = Member::join(
             &self.kafka,
             &self.settings.telemetry_topic,
@@ -339,57 +350,6 @@ where
             self.unstarted.remove(partition);
         }
         Ok(self.member.unassign(partitions)?)
-    }
-
-    fn begin(&mut self, starts: &[(PartitionId, Start)]) -> Result<(), WorkerError> {
-        let partitions: Vec<_> = starts.iter().map(|(partition, _)| *partition).collect();
-        self.engine.assigned(&partitions);
-        tracing::debug!(?starts, "begun");
-        for (partition, start) in starts {
-            match start {
-                Start::At(offset) => {
-                    self.starts.insert(*partition, *offset);
-                }
-                Start::LogStart | Start::LogEnd => {
-                    self.unstarted.insert(*partition);
-                }
-            }
-        }
-        self.member.assign(starts)?;
-        // The client keeps pauses through a revoke: it is told at once what holds now (FS-01, FS-02).
-        self.apply_backpressure();
-        Ok(())
-    }
-
-    /// The committed offset of each partition, else where the configuration says.
-    fn starting_offsets(
-        &self,
-        partitions: &[PartitionId],
-    ) -> Result<Vec<(PartitionId, Start)>, EdgeError> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
-        }
-        const TRIES: usize = 6;
-        let mut tries = 1;
-        let committed = loop {
-            let begun = Clock::mono();
-            let answer = self.member.committed(partitions);
-            self.waited_since(begun);
-            match answer {
-                Err(error) if error.is_retryable() && tries < TRIES => tries += 1,
-                answer => break answer?,
-            }
-        };
-        let start_of = |(partition, committed): (PartitionId, Option<Offset>)| {
-            let is_new = partition.0 >= self.settings.partitions_at_start;
-            let start = match (committed, self.settings.start) {
-                (Some(offset), _) => Start::At(offset),
-                (None, StartAt::Latest) if !is_new => Start::LogEnd,
-                (None, StartAt::Latest | StartAt::Earliest) => Start::LogStart,
-            };
-            (partition, start)
-        };
-        Ok(committed.into_iter().map(start_of).collect())
     }
 
     fn take_acks(&mut self) -> Result<(), WorkerError> {

@@ -21,6 +21,12 @@ pub enum WorkerError {
     StoodStill(Duration),
     /// A transaction ended in a way that only new clients can resolve.
     Transaction(EdgeError),
+    /// The same, after the cluster had let it wait for as long as a transaction may last.
+    Outage(EdgeError),
+    /// Transaction after transaction was aborted: why the last one was.
+    Aborted(String),
+    /// An output of a transaction that no further try can deliver: a topic that is gone, or may not be written.
+    Undelivered(EdgeError),
     /// A committed offset is no longer in the log.
     OutOfRange {
         /// The partition.
@@ -40,15 +46,22 @@ impl WorkerError {
                 ..
             }) => true,
             Self::Edge(error) => error.is_retryable(),
-            Self::Transaction(_) => true,
-            Self::Stopped(_) | Self::OutOfRange { .. } | Self::Fenced(_) | Self::StoodStill(_) => {
-                false
-            }
+            Self::Transaction(_) | Self::Outage(_) | Self::Aborted(_) => true,
+            Self::Stopped(_)
+            | Self::OutOfRange { .. }
+            | Self::Fenced(_)
+            | Self::StoodStill(_)
+            | Self::Undelivered(_) => false,
         }
     }
-}
 
-impl WorkerError {
+    /// Whether it comes of waiting for the cluster, which took its time: it is waited for without a bound (FS-80), and the
+    /// next try cannot come at once.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Outage(_))
+    }
+
     /// Whether another member of the group has this one's name. That may be another process, or what the coordinator still
     /// holds of this one after an outage in which it was not heard of (KAFKA 0.9).
     #[must_use]
@@ -67,7 +80,16 @@ impl std::fmt::Display for WorkerError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stopped(stop) => stop.fmt(f),
-            Self::Edge(error) | Self::Transaction(error) => error.fmt(f),
+            Self::Edge(error)
+            | Self::Transaction(error)
+            | Self::Outage(error)
+            | Self::Undelivered(error) => error.fmt(f),
+            Self::Aborted(why) => {
+                write!(
+                    f,
+                    "transaction after transaction was aborted, the last one as: {why}"
+                )
+            }
             Self::Fenced(id) => write!(
                 f,
                 "fenced: another process writes as `{id}`; each process needs a `delivery.instance` of its own"

@@ -48,7 +48,12 @@ impl WorkerWindow {
         self.seen.load_full()
     }
 
-    /// When the worker last turned (FS-06).
+    /// Nobody turns here until a worker is made anew: there is no beat to judge by (FS-80).
+    pub(crate) fn rest(&self) {
+        self.beat_micros.store(0, Ordering::Relaxed);
+    }
+
+    /// When the worker last turned (FS-06); zero while none does.
     #[must_use]
     pub fn beat(&self) -> MonoTime {
         MonoTime::from_micros(self.beat_micros.load(Ordering::Relaxed))

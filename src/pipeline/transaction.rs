@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Idle ──first output──► Filling ──interval over──► Draining ──all acknowledged──► commit ──► Idle
-//!                             └────── a refusal, a fence, a lost partition ──► abort, rewind ──► Idle
+//!                             └────── a refusal, a fence, a lost partition ──► abort, rewind ──► (Resting) ──► Idle
 //! ```
 //!
 //! Pure: it says what to do next; the edge makes the calls and says how they ended.
@@ -15,6 +15,8 @@ use crate::time::MonoTime;
 /// What the worker does next.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Take nothing yet: the last transactions were aborted, one after the other.
+    Rest,
     /// Take records; their outputs go into the open transaction.
     Fill,
     /// Take nothing and send nothing: what is in flight is waited for.
@@ -27,6 +29,23 @@ pub enum Step {
 /// (KAFKA 0.8: the transaction after it fails once too), so a handful is more than a passing trouble gives.
 const ABORTS_MAX: u32 = 8;
 
+/// How long the worker rests after the second abort in a row; twice as long after each one more. The first is cured by the
+/// abort itself.
+const REST: Duration = Duration::from_millis(100);
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_secs(5);
+
+/// What an abort says of what comes next.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// It was on the way to a refused record, which each try narrows down: no sign of trouble.
+    Narrowing,
+    /// An output was not delivered in time. All there is to do is to wait, as in the other mode, and the try was a wait.
+    Waiting,
+    /// Anything else: it may come again at once, and for ever.
+    Trouble,
+}
+
 /// The transactions of one worker.
 #[derive(Debug)]
 pub struct Cycle {
@@ -34,6 +53,7 @@ pub struct Cycle {
     /// Since when there is something to commit.
     filled_since: Option<MonoTime>,
     aborts_in_a_row: u32,
+    rests_until: Option<MonoTime>,
 }
 
 impl Cycle {
@@ -44,12 +64,16 @@ impl Cycle {
             interval,
             filled_since: None,
             aborts_in_a_row: 0,
+            rests_until: None,
         }
     }
 
     /// To be asked in every turn. `in_flight`: outputs not yet acknowledged; `is_advanced`: offsets are finished and not
     /// yet committed.
     pub fn step(&mut self, in_flight: usize, is_advanced: bool, now: MonoTime) -> Step {
+        if self.rests_until.is_some_and(|until| now < until) {
+            return Step::Rest;
+        }
         if self.filled_since.is_none() && (in_flight > 0 || is_advanced) {
             self.filled_since = Some(now);
         }
@@ -78,17 +102,20 @@ impl Cycle {
         self.aborts_in_a_row = 0;
     }
 
-    /// The transaction was aborted, and the engine rewound. False: so often in a row that something else must be done.
+    /// The transaction was aborted at `now`, and the engine rewound. False: so often in a row that something else must be
+    /// done.
     #[must_use]
-    pub fn aborted(&mut self) -> bool {
+    pub fn aborted(&mut self, why: Abort, now: MonoTime) -> bool {
         self.filled_since = None;
-        self.aborts_in_a_row += 1;
+        self.aborts_in_a_row = match why {
+            Abort::Narrowing | Abort::Waiting => 0,
+            Abort::Trouble => self.aborts_in_a_row + 1,
+        };
+        self.rests_until = (self.aborts_in_a_row > 1).then(|| {
+            let rest = REST * 2_u32.saturating_pow(self.aborts_in_a_row - 2);
+            now.plus(rest.min(REST_MAX))
+        });
         self.aborts_in_a_row < ABORTS_MAX
-    }
-
-    /// The abort was on the way to a refused record, which each try narrows down: it is no sign of trouble.
-    pub fn narrowed(&mut self) {
-        self.aborts_in_a_row = 0;
     }
 }
 
@@ -165,11 +192,46 @@ mod tests {
     fn fs_35_aborts_in_a_row_are_bounded_and_a_commit_ends_the_row() {
         let mut cycle = Cycle::new(INTERVAL);
         for _ in 1..ABORTS_MAX {
-            assert!(cycle.aborted());
+            assert!(cycle.aborted(Abort::Trouble, at(0)));
         }
-        assert!(!cycle.aborted());
+        assert!(!cycle.aborted(Abort::Trouble, at(0)));
         cycle.committed();
-        assert!(cycle.aborted());
+        assert!(cycle.aborted(Abort::Trouble, at(0)));
+    }
+
+    #[test]
+    fn fs_35_the_worker_rests_between_aborts_in_a_row_and_longer_each_time() {
+        let mut cycle = Cycle::new(INTERVAL);
+        let mut now = at(0);
+        let mut rests = Vec::new();
+        for _ in 1..ABORTS_MAX {
+            assert!(cycle.aborted(Abort::Trouble, now));
+            let begun = now;
+            while cycle.step(0, true, now) == Step::Rest {
+                now = now.plus(Duration::from_millis(10));
+            }
+            rests.push(now.since(begun).as_millis());
+            assert_eq!(cycle.step(0, true, now), Step::Fill, "then it begins anew");
+        }
+        assert_eq!(rests, [0, 100, 200, 400, 800, 1_600, 3_200]);
+        // A single abort after a commit costs no time.
+        cycle.committed();
+        assert!(cycle.aborted(Abort::Trouble, now));
+        assert_eq!(cycle.step(0, false, now), Step::Fill);
+    }
+
+    #[test]
+    fn fs_35_aborts_of_outputs_that_wait_for_their_broker_or_narrow_a_refusal_down_never_end_the_row()
+     {
+        let mut cycle = Cycle::new(INTERVAL);
+        for second in 0..100 {
+            // The transaction after a failed one fails once too (KAFKA 0.8).
+            assert!(cycle.aborted(Abort::Trouble, at(second * 1_000)));
+            assert!(cycle.aborted(Abort::Waiting, at(second * 1_000)));
+            assert_eq!(cycle.step(0, false, at(second * 1_000)), Step::Fill);
+            assert!(cycle.aborted(Abort::Trouble, at(second * 1_000)));
+            assert!(cycle.aborted(Abort::Narrowing, at(second * 1_000)));
+        }
     }
 
     #[test]

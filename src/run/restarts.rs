@@ -33,6 +33,9 @@ impl Restarts {
                 ));
             }
         }
+        if error.is_outage() {
+            return Ok(());
+        }
         if !error.is_passing() || self.at.len() >= RESTARTS_MAX {
             return Err(error.to_string());
         }
@@ -68,6 +71,22 @@ mod tests {
         }
         assert!(restarts.admit(&error, second(599)).is_err());
         restarts.admit(&error, second(600)).unwrap();
+    }
+
+    #[test]
+    fn fs_80_outages_are_outlived_however_many_there_are() {
+        let mut restarts = Restarts::default();
+        let source = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
+        let outage = WorkerError::Outage(EdgeError::Cluster {
+            doing: "commit the transaction".to_owned(),
+            source,
+        });
+        for at in 0..100 {
+            restarts.admit(&outage, second(at)).unwrap();
+        }
+        restarts
+            .admit(&fatal(RDKafkaErrorCode::Fatal), second(100))
+            .unwrap();
     }
 
     #[test]

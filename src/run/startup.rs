@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::RunError;
 use super::report::Report;
 use super::zone_side::ZoneSideSettings;
+use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gate::{GateConfig, ProofKind, ZonesTopic};
 use crate::index::EngineKind;
@@ -15,6 +16,7 @@ use crate::kafka::EdgeError;
 use crate::kafka::admin::{Admin, Topic, TopicProperty};
 use crate::kafka::client::Settings;
 use crate::kafka::worker::{ExactlyOnce, StartAt, WorkerSettings};
+use crate::pipeline::transaction::StandStill;
 use crate::pipeline::{
     AtRules, BreakerRules, Limits, MatchMode, OnInvalid, OnLate, OnStall, Partitioning,
     PipelineConfig,
@@ -316,6 +318,9 @@ pub(super) fn partitioning(
     })
 }
 
+/// The brokers' word for how long a silent member keeps its partitions in the new group protocol (KIP-848).
+const SESSION_TIMEOUT: &str = "group.consumer.session.timeout.ms";
+
 /// What the workers are told, once the telemetry topic is there.
 pub(super) fn workers_plan(
     config: &Config,
@@ -358,16 +363,15 @@ pub(super) fn workers_plan(
         },
         None => None,
     };
-    pipeline.breaker = BreakerRules {
-        percent: config.dead_letter.breaker_percent,
-        window: config.dead_letter.breaker_records,
-        retry: config.dead_letter.breaker_retry,
-    };
+    pipeline.breaker = breaker_rules(config);
     pipeline.limits = Limits {
         hold_max: config.delivery.hold_max,
         hold_max_bytes: config.delivery.hold_max_bytes,
         in_flight_max: config.delivery.in_flight_max,
         in_flight_max_bytes: config.delivery.in_flight_max_bytes,
+    };
+    let Some(session_timeout) = session_timeout(config, kafka, &admin, shutdown, report)? else {
+        return Ok(None);
     };
     let end = |end| match end {
         config::LogEnd::Earliest => StartAt::Earliest,
@@ -385,15 +389,39 @@ pub(super) fn workers_plan(
             config::OnOutOfRange::Latest => Some(StartAt::Latest),
         },
         commit_interval: config.delivery.commit_interval,
-        exactly_once: exactly_once(config, kafka),
+        exactly_once: exactly_once(config, kafka, session_timeout),
         static_member: (config.delivery.instance.clone()).filter(|_| config.delivery.static_member),
         drain_timeout: config.shutdown.drain_timeout,
     };
     Ok(Some(WorkersPlan { worker, pipeline }))
 }
 
+/// For how long the group waits for a silent member, as far as it matters (`exactly_once`). In the new protocol the brokers
+/// decide it.
+fn session_timeout(
+    config: &Config,
+    kafka: &Settings,
+    admin: &Admin,
+    shutdown: &Shutdown,
+    report: &Report,
+) -> Result<Option<Duration>, RunError> {
+    let known = kafka.session_timeout();
+    if kafka.is_classic() || config.delivery.mode != config::DeliveryMode::ExactlyOnce {
+        return Ok(Some(known));
+    }
+    let told = ask(shutdown, report, || admin.broker_property(SESSION_TIMEOUT))?;
+    Ok(told.map(|told| {
+        let millis = told.and_then(|value| value.parse().ok());
+        millis.map_or(known, Duration::from_millis)
+    }))
+}
+
 /// What workers are told of `exactly_once`; `None` in the other mode.
-fn exactly_once(config: &Config, kafka: &Settings) -> Option<ExactlyOnce> {
+fn exactly_once(
+    config: &Config,
+    kafka: &Settings,
+    session_timeout: Duration,
+) -> Option<ExactlyOnce> {
     let delivery = &config.delivery;
     if delivery.mode != config::DeliveryMode::ExactlyOnce {
         return None;
@@ -403,8 +431,22 @@ fn exactly_once(config: &Config, kafka: &Settings) -> Option<ExactlyOnce> {
         // Ids are one space for the whole cluster: the group's name keeps two deployments apart.
         transactional_id: format!("{}.{instance}", kafka.group()),
         transaction_timeout: kafka.transaction_timeout(),
-        session_timeout: kafka.session_timeout(),
+        session_timeout,
     })
+}
+
+/// What tells, in `exactly_once`, that the process stood still while it had no worker.
+pub(super) fn stand_still(config: &Config, kafka: &Settings) -> Option<StandStill> {
+    let once = exactly_once(config, kafka, kafka.session_timeout())?;
+    Some(StandStill::new(once.stand_still_limit(), Clock::mono()))
+}
+
+fn breaker_rules(config: &Config) -> BreakerRules {
+    BreakerRules {
+        percent: config.dead_letter.breaker_percent,
+        window: config.dead_letter.breaker_records,
+        retry: config.dead_letter.breaker_retry,
+    }
 }
 
 fn at_rules(config: &Config) -> AtRules {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ringfence::kafka::admin::TopicSpec;
+use ringfence::partition::{Offset, PartitionId};
 
 use crate::support::daemon::{eventually, ringfence};
 use crate::support::stage::Stage;
@@ -90,6 +91,53 @@ fn events_are_enriched_with_a_zone_partition_that_never_had_a_record() {
         Some(daemon.log()).filter(|log| log.contains("drained"))
     });
     assert!(!log.contains("ERROR"), "{log}");
+}
+
+/// Where `latest` begins is settled when a partition is first given to anybody, and not again by whoever is next.
+#[test]
+fn a_start_at_the_log_end_is_kept_over_a_stop_or_kill_before_anything_of_it_is_committed() {
+    for (mode, signal) in [
+        ("at_least_once", "TERM"),
+        ("exactly_once", "TERM"),
+        ("at_least_once", "KILL"),
+        ("exactly_once", "KILL"),
+    ] {
+        let Some(world) = World::new(&format!("latest-{mode}-{signal}"), 2) else {
+            return;
+        };
+        world.zone();
+        // From before the start: not to be seen.
+        world.events(0..10);
+        let mode = format!("delivery.mode={mode}");
+        let values = [
+            "telemetry.start=latest",
+            "delivery.instance=one",
+            // Nothing is finished before the process ends.
+            "gate.max_wait_ms=60000",
+            "gate.settle_margin_ms=2000",
+            &mode,
+        ];
+        let mut first = world.stage.daemon_with("first", &values);
+        eventually("it has its partitions", LIMIT, || {
+            first.log().contains(" assigned partitions=").then_some(())
+        });
+        let telemetry = world.stage.topic("telemetry");
+        eventually("where it begins is committed", LIMIT, || {
+            let ids = [PartitionId(0), PartitionId(1)];
+            let committed = world.stage.admin.committed(&telemetry, &ids).ok()?;
+            let all = committed.iter().all(|(_, at)| *at == Some(Offset(5)));
+            all.then_some(())
+        });
+        world.events(10..20);
+        first.signal(signal);
+        first.wait_exit(LIMIT);
+        world.events(20..30);
+        let mut second = world.stage.daemon_with("second", &values);
+        second.wait_ready();
+        assert_eq!(world.wait_enriched(20), 0, "{mode} {signal}");
+        second.stop();
+        assert_eq!(world.enriched().0.len(), 20, "{mode} {signal}");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! What a reader of committed records sees is looked at as a whole: each source once, in order, whatever was done to the
 //! processes and their broker meanwhile.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -74,6 +76,22 @@ impl Once {
         self.written += count;
     }
 
+    /// Gives the enriched topic another property, behind the back of whoever writes to it.
+    fn set_of_enriched(&self, name: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .create()
+            .expect("an admin client");
+        let topic = self.stage.topic("enriched");
+        let resource = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(name, value);
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(admin.alter_configs([&resource], &AdminOptions::new()))
+            .expect("altered");
+    }
+
     /// What a reader of committed records sees of each source partition: enriched and dead letters together, by offset.
     fn sources(&self) -> BTreeMap<i32, Vec<i64>> {
         let mut all: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
@@ -141,6 +159,20 @@ impl Once {
             difference(&seen, &expected)
         );
     }
+}
+
+/// An event of 60 kB that cannot be compressed.
+fn large_event() -> String {
+    let mut noise = 88_172_645_463_325_252_u64;
+    let text: String = (0..60_000)
+        .map(|_| {
+            noise ^= noise << 13;
+            noise ^= noise >> 7;
+            noise ^= noise << 17;
+            char::from(b'A' + (noise % 26) as u8)
+        })
+        .collect();
+    format!(r#"{{"id":"v","ts":1,"lat":0.5,"lon":0.5,"text":"{text}"}}"#)
 }
 
 fn difference(seen: &BTreeMap<i32, Vec<i64>>, expected: &BTreeMap<i32, Vec<i64>>) -> String {
@@ -369,32 +401,9 @@ fn fs_41_a_record_that_the_broker_refuses_is_dead_lettered_and_the_others_are_se
     once.produce(100);
     once.assert_each_once();
     // Lowered behind the daemon's back: what it measured at its start lets the record through.
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &once.address)
-        .create()
-        .expect("an admin client");
-    let topic = once.stage.topic("enriched");
-    let resource =
-        AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", "20000");
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(admin.alter_configs([&resource], &AdminOptions::new()))
-        .expect("altered");
-    // Not to be compressed away.
-    let mut noise = 88_172_645_463_325_252_u64;
-    let text: String = (0..60_000)
-        .map(|_| {
-            noise ^= noise << 13;
-            noise ^= noise >> 7;
-            noise ^= noise << 17;
-            char::from(b'A' + (noise % 26) as u8)
-        })
-        .collect();
-    let large = format!(r#"{{"id":"v","ts":1,"lat":0.5,"lon":0.5,"text":"{text}"}}"#);
+    once.set_of_enriched("max.message.bytes", "20000");
     once.stage
-        .write("telemetry", [(Some(0), "v".to_owned(), large)]);
+        .write("telemetry", [(Some(0), "v".to_owned(), large_event())]);
     once.written += 1;
     once.produce(99);
     once.assert_each_once();

@@ -33,6 +33,10 @@ enum Membership {
 
 /// A stage with a simulated fleet over it.
 fn stage(name: &str, membership: Membership, mode: &str) -> Option<Stage> {
+    stage_of(name, membership, mode, PARTITIONS)
+}
+
+fn stage_of(name: &str, membership: Membership, mode: &str, partitions: i32) -> Option<Stage> {
     let address = bootstrap()?;
     let consumer = match membership {
         Membership::Consumer => "\"group.protocol\" = \"consumer\"\n",
@@ -43,7 +47,7 @@ fn stage(name: &str, membership: Membership, mode: &str) -> Option<Stage> {
         membership == Membership::Static
     );
     let stage = Stage::with_consumer(address, name, consumer, &delivery);
-    stage.create_topics(PARTITIONS, &[]);
+    stage.create_topics(partitions, &[]);
     Some(stage)
 }
 
@@ -247,6 +251,58 @@ fn kip_848_members_double_and_lose_nothing_within_transactions() {
     come_and_go("kip848-once", Membership::Consumer, "exactly_once");
 }
 
+/// The epoch of the group rises with each of them, and members whose partitions stay hear of it by no event.
+#[test]
+fn fs_13_kip_848_members_without_a_partition_come_and_go_and_cost_the_others_hardly_a_transaction()
+{
+    let Some(stage) = stage_of("kip848-idle", Membership::Consumer, "exactly_once", 2) else {
+        return;
+    };
+    let simulation = ["--rate", "300", "--zone-rate", "5", "--for", "10m"];
+    let mut simulation = stage.beside("simulate", &simulation);
+    let mut workers = [start(&stage, "a", "a"), start(&stage, "b", "b")];
+    for worker in &workers {
+        wait_owned(worker, 1);
+    }
+    let count = |worker: &Daemon, what: &str| {
+        let count = worker.metric("ringfence_transactions_total", what);
+        count.unwrap_or(0.0)
+    };
+    const ROUNDS: u32 = 4;
+    for round in 0..ROUNDS {
+        let mut idle = start(&stage, "idle", &format!("idle-{round}"));
+        let before = workers.each_ref().map(|worker| count(worker, "committed"));
+        // Long enough for the coordinator to have told everybody, and more aborts in a row than a worker may have.
+        for (worker, before) in workers.iter().zip(before) {
+            eventually("both commit on", PATIENCE, || {
+                (count(worker, "committed") >= before + 30.0).then_some(())
+            });
+        }
+        if round % 2 == 0 {
+            idle.stop();
+        } else {
+            idle.signal("KILL");
+            idle.wait_exit(Duration::from_secs(10));
+        }
+    }
+    for worker in &workers {
+        let log = worker.log();
+        assert!(!log.contains("made anew"), "{log}");
+        // One may be under way while the epoch rises: with a join, and with an end.
+        let aborted = count(worker, "aborted");
+        assert!(aborted <= f64::from(2 * ROUNDS), "{aborted} aborts: {log}");
+    }
+    simulation.stop();
+    simulation.wait_written(PATIENCE);
+    stage.wait_committed(stage.group(), PATIENCE);
+    for worker in &mut workers {
+        worker.stop();
+    }
+    let report = stage.verify(&["--exactly-once"]);
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(report["findings"].get("duplicate"), None, "{report:#}");
+}
+
 #[test]
 fn fs_09_members_that_join_and_leave_in_good_order_double_nothing() {
     let Some(stage) = stage("leaving", Membership::Dynamic, "at_least_once") else {
@@ -318,9 +374,8 @@ fn a_static_member_that_is_killed_amid_transactions_moves_no_partition_and_doubl
     a_restart_moves_nothing("static-once", "exactly_once");
 }
 
-#[test]
-fn fs_78_of_two_processes_that_are_one_static_member_the_older_one_ends_and_says_why() {
-    let Some(stage) = stage("double", Membership::Static, "at_least_once") else {
+fn the_older_double_ends(name: &str, mode: &str) {
+    let Some(stage) = stage(name, Membership::Static, mode) else {
         return;
     };
     let simulation = ["--rate", "300", "--zone-rate", "5", "--for", "10m"];
@@ -339,4 +394,16 @@ fn fs_78_of_two_processes_that_are_one_static_member_the_older_one_ends_and_says
     second.stop();
     let report = stage.verify(&[]);
     assert_eq!(report["clean"], true, "{report:#}");
+}
+
+#[test]
+fn fs_78_of_two_processes_that_are_one_static_member_the_older_one_ends_and_says_why() {
+    the_older_double_ends("double", "at_least_once");
+}
+
+/// Whichever of its two names it loses first, the member's (`FencedInstanceId`) or the producer's.
+#[test]
+fn fs_36_fs_78_of_two_static_members_with_one_transactional_id_too_the_older_one_ends_and_says_why()
+{
+    the_older_double_ends("double-once", "exactly_once");
 }

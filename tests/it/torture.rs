@@ -319,6 +319,7 @@ fn nothing_is_lost_doubled_or_wrong_under_any_fault() {
     for report in [&followed, &whole] {
         assert!(Findings::of(report).is_allowed(options.mode), "{report:#}");
         assert_eq!(report["clean"], true, "{report:#}");
+        assert_eq!(report["gate_violations"], 0, "{report:#}");
         assert_eq!(
             report["judged"], written["events"],
             "every record is judged: {report:#}"

@@ -3,7 +3,7 @@
 
 use super::grid::{LEVEL_MAX, MARGIN, SIDE, Tile};
 use super::leaf::{self, Draft, GROUP};
-use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Branch, Child, PageWriter, Span, Written};
+use super::page::{BRANCH_LEVELS, Branch, Child, PageWriter, Span, Written};
 use super::work::{Border, Edged, Work};
 use crate::geometry::{Area, Segment};
 

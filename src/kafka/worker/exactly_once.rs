@@ -12,10 +12,10 @@ use super::{Worker, WorkerError};
 use crate::clock::Clock;
 use crate::enriched::Token;
 use crate::kafka::EdgeError;
-use crate::kafka::member::{GroupEvent, Start};
-use crate::kafka::transaction::{Call, Cure, cure};
+use crate::kafka::member::GroupEvent;
+use crate::kafka::transaction::{CALL_MAX, Call, Cure, Fate, after_abort, cure, fate};
 use crate::partition::{Offset, PartitionId, RecordPosition};
-use crate::pipeline::transaction::{Cycle, StandStill, Step};
+use crate::pipeline::transaction::{Abort, Cycle, StandStill, Step};
 use crate::pipeline::{AckResult, Refusal, Zones};
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
@@ -31,6 +31,15 @@ pub struct ExactlyOnce {
     pub session_timeout: Duration,
 }
 
+impl ExactlyOnce {
+    /// From how long on a process that stood still counts as replaced: once the group has given its partitions away. Twice
+    /// the longest call at least, as none may look like a stand still.
+    #[must_use]
+    pub fn stand_still_limit(&self) -> Duration {
+        self.session_timeout.max(CALL_MAX * 2)
+    }
+}
+
 /// The transactions of a worker.
 pub(super) struct Transactions {
     settings: ExactlyOnce,
@@ -38,7 +47,9 @@ pub(super) struct Transactions {
     /// Whether the client has one begun; the coordinator hears of it with the first output.
     is_begun: bool,
     /// Why the open one cannot be committed, if so.
-    broken: Option<String>,
+    broken: Option<Broken>,
+    /// Why the open one is being aborted: the cause of whatever goes wrong with that.
+    aborted_as: Option<String>,
     /// Records of it whose outputs a broker refused.
     refused: Vec<(RecordPosition, Refusal)>,
     /// What happened to the group while a call was repeated.
@@ -48,12 +59,13 @@ pub(super) struct Transactions {
 
 impl Transactions {
     pub(super) fn new(settings: ExactlyOnce, interval: Duration) -> Self {
-        let stand_still = StandStill::new(settings.session_timeout, Clock::mono());
+        let stand_still = StandStill::new(settings.stand_still_limit(), Clock::mono());
         Self {
             settings,
             cycle: Cycle::new(interval),
             is_begun: false,
             broken: None,
+            aborted_as: None,
             refused: Vec::new(),
             pending: Vec::new(),
             stand_still,
@@ -65,12 +77,38 @@ impl Transactions {
     }
 
     /// An output of the open transaction was not delivered.
-    pub(super) fn failed(&mut self, position: RecordPosition, result: AckResult) {
+    fn failed(&mut self, position: RecordPosition, result: AckResult) {
         if let AckResult::Refused(refusal) = result {
             self.refused.push((position, refusal));
         }
-        self.broken
-            .get_or_insert_with(|| format!("the output of {position} was not delivered"));
+        self.broken.get_or_insert_with(|| Broken {
+            why: format!("the output of {position} was not delivered"),
+            code: None,
+        });
+    }
+
+    /// For how long the process stood still until now, if for too long.
+    fn stood_still(&self) -> Option<WorkerError> {
+        let stood_still = self.stand_still.turned(Clock::mono())?;
+        Some(WorkerError::StoodStill(stood_still))
+    }
+}
+
+/// Why a transaction cannot be committed.
+#[derive(Debug)]
+struct Broken {
+    why: String,
+    /// Where the client has told.
+    code: Option<RDKafkaErrorCode>,
+}
+
+impl Broken {
+    /// An output waited for its broker in vain.
+    fn late(why: String) -> Self {
+        Self {
+            why,
+            code: Some(RDKafkaErrorCode::MessageTimedOut),
+        }
     }
 }
 
@@ -93,7 +131,14 @@ where
             return Ok(());
         }
         loop {
-            match self.call_once(&Call::Init) {
+            let begun = Clock::mono();
+            let answer = self.call_once(&Call::Init);
+            self.waited_since(begun);
+            // Stopped within the call: its successor may have the name by now.
+            if let Some(stood_still) = self.open().stood_still() {
+                return Err(stood_still);
+            }
+            match answer {
                 Ok(()) => return self.begin_transaction(),
                 Err(error) if cure(&error) == Cure::Again && !shutdown.is_requested() => {
                     tracing::debug!(%error, "registering the transactional producer");
@@ -131,9 +176,9 @@ where
         let is_advanced = self.engine.is_advanced();
         let in_flight = self.engine.in_flight_count();
         let transactions = self.open();
-        if let Some(stood_still) = transactions.stand_still.turned(now) {
+        if let Some(stood_still) = transactions.stood_still() {
             // Its partitions are others' and its name may be its successor's: to register it again would fence that one.
-            return Err(WorkerError::StoodStill(stood_still));
+            return Err(stood_still);
         }
         if transactions.broken.is_some() {
             self.abort_and_rewind()?;
@@ -141,7 +186,7 @@ where
         }
         match transactions.cycle.step(in_flight, is_advanced, now) {
             Step::Fill => Ok(true),
-            Step::Drain => Ok(false),
+            Step::Rest | Step::Drain => Ok(false),
             Step::Commit => {
                 self.commit_transaction(Vec::new())?;
                 Ok(true)
@@ -167,7 +212,10 @@ where
         }
         let offsets = self.member.list(&commits)?;
         let Some(group) = self.member.group_metadata() else {
-            self.open().broken = Some("not a member of the group".to_owned());
+            self.open().broken = Some(Broken {
+                why: "not a member of the group".to_owned(),
+                code: None,
+            });
             return self.abort_and_rewind();
         };
         let mut ended = self.call(&Call::Offsets(&offsets, &group))?;
@@ -176,7 +224,10 @@ where
             ended = self.call(&Call::Commit)?;
         }
         if let Ended::MustAbort(error) = ended {
-            self.open().broken = Some(error.to_string());
+            self.open().broken = Some(Broken {
+                why: error.to_string(),
+                code: error.rdkafka_error_code(),
+            });
             return self.abort_and_rewind();
         }
         self.engine.transaction_committed(&commits);
@@ -196,7 +247,8 @@ where
         let transactions = self.open();
         if left > 0 || stale > 0 {
             transactions.broken.get_or_insert_with(|| {
-                format!("{} outputs were not acknowledged in time", left.max(stale))
+                let count = left.max(stale);
+                Broken::late(format!("{count} outputs were not acknowledged in time"))
             });
         }
         self.commit_transaction(commits)
@@ -219,46 +271,79 @@ where
 
     /// Gives up the open transaction and reads again from what is committed.
     pub(super) fn abort_and_rewind(&mut self) -> Result<(), WorkerError> {
-        let transactions = self.open();
-        let why = transactions.broken.take().unwrap_or_default();
-        let refused = std::mem::take(&mut transactions.refused);
-        let cause = transactions.is_begun.then(|| self.cause()).flatten();
-        let cause = cause.filter(|_| refused.is_empty());
-        let why = cause
-            .as_ref()
-            .map_or_else(|| why.clone(), |cause| format!("{why}: {cause}"));
-        tracing::warn!(%why, refused = refused.len(), "transaction aborted, its records are read again");
-        if let Some(source) = cause
-            && source.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
-        {
-            // No try again helps: fails closed, as at least once (FS-43). The end of the worker aborts it.
-            let doing = "write outputs or dead letters in a transaction".to_owned();
-            return Err(WorkerError::Edge(EdgeError::Cluster { doing, source }));
-        }
+        let lost = || Broken {
+            why: "partitions of it were lost".to_owned(),
+            code: None,
+        };
+        let mut broken = self.open().broken.take().unwrap_or_else(lost);
         if self.open().is_begun {
-            match self.call(&Call::Abort)? {
-                Ended::Done => {}
-                Ended::MustAbort(error) => return Err(self.gave_up(&Call::Abort, error)),
+            if let Some(cause) = self.cause() {
+                broken.why = format!("{}: {cause}", broken.why);
+                broken.code = broken.code.or(cause.rdkafka_error_code());
+            }
+            self.open().aborted_as = Some(broken.why.clone());
+            if let Ended::MustAbort(error) = self.call(&Call::Abort)? {
+                return Err(self.gave_up(&Call::Abort, error));
+            }
+            self.open().is_begun = false;
+        }
+        // The client hands out every acknowledgement before an abort ends, also of what broke the transaction.
+        while let Some((token, result)) = self.outbox.ack() {
+            if result != AckResult::Delivered {
+                self.take_ack(token, result);
             }
         }
-        // Acknowledgements that came meanwhile are of the old ownership: the engine takes them for stale.
-        let owned = self.engine.transaction_aborted(&refused);
+        let undelivered = self.undelivered();
         let transactions = self.open();
-        transactions.is_begun = false;
-        transactions.refused.clear();
-        let goes_on = transactions.cycle.aborted();
-        if !refused.is_empty() {
-            transactions.cycle.narrowed();
-        } else if !goes_on {
-            return Err(WorkerError::Edge(EdgeError::TimedOut(format!(
-                "transaction after transaction was aborted, the last one as: {why}"
-            ))));
+        transactions.broken = None;
+        transactions.aborted_as = None;
+        let refused = std::mem::take(&mut transactions.refused);
+        if let Some((what, error)) = &undelivered {
+            broken.why = format!("{what} was not delivered: {error}");
+            broken.code = error.rdkafka_error_code();
+        }
+        tracing::warn!(why = %broken.why, refused = refused.len(), "transaction aborted, its records are read again");
+        let verdict = if refused.is_empty() {
+            after_abort(broken.code)
+        } else {
+            Some(Abort::Narrowing)
+        };
+        let Some(verdict) = verdict else {
+            let (what, source) = undelivered.unwrap_or_else(|| {
+                let code = broken.code.unwrap_or(RDKafkaErrorCode::Unknown);
+                let what = "outputs or dead letters in a transaction".to_owned();
+                (what, KafkaError::MessageProduction(code))
+            });
+            let doing = format!("write {what}");
+            return Err(WorkerError::Undelivered(EdgeError::Cluster {
+                doing,
+                source,
+            }));
+        };
+        let owned = self.engine.transaction_aborted(&refused);
+        if !self.open().cycle.aborted(verdict, Clock::mono()) {
+            return Err(WorkerError::Aborted(broken.why));
         }
         let positions = self.committed_positions(&owned)?;
-        self.member.seek(&positions)?;
+        self.begin_transaction()?;
+        if let Err(error) = self.member.seek(&positions) {
+            tracing::warn!(%error, "joining the group anew instead");
+            self.engine.lost(&owned);
+            return self.join_anew();
+        }
         self.starts.extend(positions);
         self.apply_backpressure();
-        self.begin_transaction()
+        Ok(())
+    }
+
+    /// The first output of this transaction that was not delivered, and why, as far as the client has told.
+    fn undelivered(&self) -> Option<(String, KafkaError)> {
+        let first = self.outbox.take_undelivered()?;
+        let of = match self.engine.position(first.token) {
+            Some(position) => format!("the output of telemetry record {position}"),
+            None => "an output".to_owned(),
+        };
+        Some((format!("{of} to topic `{}`", first.topic), first.error))
     }
 
     /// Why the client can do no more with the open transaction but abort it; an output that was not delivered tells of its
@@ -279,11 +364,11 @@ where
         &self,
         owned: &[PartitionId],
     ) -> Result<Vec<(PartitionId, Offset)>, EdgeError> {
-        let starts = self.starting_offsets(owned)?.into_iter();
-        Ok(starts
-            .filter_map(|(partition, start)| match start {
-                Start::At(offset) => Some((partition, offset)),
-                Start::LogStart | Start::LogEnd => Some((partition, *self.starts.get(&partition)?)),
+        let committed = self.committed(owned)?.into_iter();
+        Ok(committed
+            .filter_map(|(partition, committed)| {
+                let start = || self.starts.get(&partition).copied();
+                Some((partition, committed.or_else(start)?))
             })
             .collect())
     }
@@ -319,20 +404,39 @@ where
     }
 
     /// What an error of a call means for the worker.
-    fn gave_up(&mut self, call: &Call<'_>, error: KafkaError) -> WorkerError {
+    fn gave_up(&mut self, call: &Call<'_>, source: KafkaError) -> WorkerError {
+        let undelivered = self.undelivered();
         let now = Clock::mono();
         let transactions = self.open();
-        // Fenced although the coordinator cannot have given up on us yet: another producer has our name. To register
-        // again would fence that one, and so on for ever (KAFKA 0.2).
-        let has_timed_out = transactions.cycle.age(now) + Duration::from_secs(1)
-            >= transactions.settings.transaction_timeout;
-        if cure(&error) == Cure::Fenced && !has_timed_out {
-            return WorkerError::Fenced(transactions.settings.transactional_id.clone());
+        let fate = fate(
+            cure(&source),
+            transactions.stand_still.turned(now),
+            transactions.cycle.age(now),
+            transactions.settings.transaction_timeout,
+        );
+        let why = undelivered
+            .map(|(what, error)| format!("{what} was not delivered: {error}"))
+            .or_else(|| transactions.aborted_as.take());
+        let doing = match why {
+            Some(why) => format!("{} ({why})", call.name()),
+            None => call.name().to_owned(),
+        };
+        let error = EdgeError::Cluster { doing, source };
+        match fate {
+            Fate::StoodStill(time) => WorkerError::StoodStill(time),
+            Fate::Fenced => WorkerError::Fenced(transactions.settings.transactional_id.clone()),
+            Fate::Outage => WorkerError::Outage(error),
+            Fate::Anew => WorkerError::Transaction(error),
         }
-        WorkerError::Transaction(EdgeError::Cluster {
-            doing: call.name().to_owned(),
-            source: error,
-        })
+    }
+
+    /// A worker that stood still ends for that, whatever else came of it: an error that passes would have it register its
+    /// name again, and fence its successor.
+    pub(super) fn unless_stood_still(&mut self, error: WorkerError) -> WorkerError {
+        match &self.transactions {
+            Some(transactions) => transactions.stood_still().unwrap_or(error),
+            None => error,
+        }
     }
 
     /// The worker waited for somebody else from `begun` until now: the process did not stand still.

@@ -29,7 +29,7 @@ const fn row(
 }
 
 const OPERATIONS: &str = "comes with the operations issue";
-const CHAOS: &str = "needs a proxy or a paused broker for minutes: a nightly test, not yet";
+const CHAOS: &str = "cut, slow and stalled connections: `scripts/torture`, through its proxies, with the audit beside it";
 
 /// By section: rebalance, watermarks, transactions, bad data, topology, operations.
 #[rustfmt::skip]
@@ -69,7 +69,7 @@ const ROWS: &[Row] = &[
     row(33, "slow transaction coordinator", &[], ""),
     row(34, "EndTxn response dropped", &[], ""),
     row(35, "abortable error", &[], ""),
-    row(36, "error with no class", &["a_produce_error_that_stays_stops_the_worker_and_commits_nothing_past_it"], "of transactions: not yet"),
+    row(36, "error with no class", &["a_produce_error_that_stays_stops_the_worker_and_commits_nothing_past_it"], "of transactions: by the table of errors; no broker was found to send one"),
     row(37, "open transaction of a crashed predecessor", &[], ""),
     row(38, "two instances with one transactional.id", &[], ""),
     row(39, "empty transaction", &[], ""),
@@ -113,7 +113,7 @@ const ROWS: &[Row] = &[
     row(77, "odd text in a variable", &[], ""),
     row(78, "two replicas with one group.instance.id", &[], ""),
     row(79, "admin endpoint without token", &[], "there is no admin endpoint yet"),
-    row(80, "liveness while Kafka is down", &[], "some seconds, not an hour"),
+    row(80, "liveness while Kafka is down", &[], "95 s, past what `/livez` allows a loop (60 s), in `exactly_once`; some seconds at least once; not an hour"),
     row(81, "breaker open, then the broker returns", &[], "shown of the breaker of the dead letters; that of the zones side (DESIGN 9) comes with its issue"),
     row(82, "degraded answers say so", &["a_degraded_snapshot_answers_at_once_and_says_so"], "alerts come with the operations issue"),
 ];

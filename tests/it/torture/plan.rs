@@ -17,8 +17,8 @@ pub(super) enum ProcessFault {
     Freeze,
     /// The same, and its successor starts under its name while it is frozen.
     Zombie,
-    /// Members that join the group and leave it.
-    Storm { members: u32 },
+    /// Ten members that join the group and leave it.
+    Storm,
     /// Its wall clock steps by so much, and back a while later.
     Step { millis: i64 },
 }
@@ -81,7 +81,6 @@ pub(super) struct Plan {
     pub(super) processes: usize,
 }
 
-const LONGEST_STORM: i64 = 10;
 const TARGETS: [Target; 4] = [
     Target::ZonesLeader,
     Target::ZonesFollower,
@@ -111,9 +110,7 @@ impl Plan {
                 ProcessFault::Terminate,
                 ProcessFault::Freeze,
                 ProcessFault::Zombie,
-                ProcessFault::Storm {
-                    members: u32::try_from(random.between(3, LONGEST_STORM)).expect("positive"),
-                },
+                ProcessFault::Storm,
                 ProcessFault::Step {
                     millis: sign * random.between(50, 20_000),
                 },

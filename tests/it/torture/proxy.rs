@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// The key of a produce request, behind its length.
 const PRODUCE: [u8; 2] = [0, 0];
+/// That of a request to end a transaction.
+const END: [u8; 2] = [0, 26];
 
 struct Link {
     backend: u16,
@@ -17,6 +19,11 @@ struct Link {
     is_stalled: AtomicBool,
     /// Whether requests to produce do not pass.
     is_output_stalled: AtomicBool,
+    /// Whether requests to end a transaction do not pass, and how many have come to that.
+    is_end_stalled: AtomicBool,
+    stalled_ends: AtomicU64,
+    /// Of so many of them the connection is cut as they pass: their answers are lost.
+    ends_to_cut: AtomicU64,
     is_closed: AtomicBool,
     connections: Mutex<BTreeMap<u64, [TcpStream; 2]>>,
 }
@@ -57,11 +64,30 @@ impl Link {
             if request.get(4..6) == Some(&PRODUCE) {
                 self.hold(&self.is_output_stalled);
             }
+            if request.get(4..6) == Some(&END) {
+                self.end_passes(&from);
+            }
             if to.write_all(&request).is_err() {
                 break;
             }
         }
         drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
+    }
+
+    fn end_passes(&self, from: &TcpStream) {
+        if self.is_end_stalled.load(Ordering::Acquire) {
+            self.stalled_ends.fetch_add(1, Ordering::AcqRel);
+            self.hold(&self.is_end_stalled);
+        }
+        let one_less = |left: u64| left.checked_sub(1);
+        let left = &self.ends_to_cut;
+        if left
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less)
+            .is_ok()
+        {
+            // The broker is still to get it.
+            drop(from.shutdown(Shutdown::Both));
+        }
     }
 
     fn wait_delay(&self) {
@@ -123,6 +149,9 @@ impl Proxy {
             delay_ms: AtomicU64::new(0),
             is_stalled: AtomicBool::new(false),
             is_output_stalled: AtomicBool::new(false),
+            is_end_stalled: AtomicBool::new(false),
+            stalled_ends: AtomicU64::new(0),
+            ends_to_cut: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             connections: Mutex::new(BTreeMap::new()),
         });
@@ -162,6 +191,28 @@ impl Proxy {
         link.is_output_stalled.store(is_stalled, Ordering::Relaxed);
     }
 
+    /// From now on no request to end a transaction passes, or all do again.
+    pub(crate) fn stall_ends(&self, is_stalled: bool) {
+        self.link
+            .is_end_stalled
+            .store(is_stalled, Ordering::Release);
+    }
+
+    /// How many of them were ever held up so.
+    pub(crate) fn stalled_ends(&self) -> u64 {
+        self.link.stalled_ends.load(Ordering::Acquire)
+    }
+
+    /// The next so many transactions are ended without the client hearing of it.
+    pub(crate) fn cut_ends(&self, count: u64) {
+        self.link.ends_to_cut.store(count, Ordering::Release);
+    }
+
+    /// How many of them are still to come.
+    pub(crate) fn ends_to_cut(&self) -> u64 {
+        self.link.ends_to_cut.load(Ordering::Acquire)
+    }
+
     /// From now on nothing passes, or all does again.
     pub(crate) fn stall(&self, is_stalled: bool) {
         self.link.is_stalled.store(is_stalled, Ordering::Relaxed);
@@ -173,6 +224,7 @@ impl Drop for Proxy {
         self.link.is_closed.store(true, Ordering::Release);
         self.stall(false);
         self.stall_output(false);
+        self.stall_ends(false);
         self.link.cut();
         // Wakes the thread that accepts.
         drop(TcpStream::connect(("127.0.0.1", self.port)));
