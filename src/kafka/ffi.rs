@@ -297,8 +297,7 @@ impl<'b> MessageRef<'b> {
     fn is_bare(&self) -> bool {
         // SAFETY: a live message.
         let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.raw) };
-        // An empty value does not stand in the record's buffer: librdkafka lends an empty string of its own.
-        if epoch < 0 || self.raw.payload.is_null() || self.raw.len == 0 {
+        if epoch < 0 || self.raw.payload.is_null() {
             return false;
         }
         // SAFETY: only a batch of record format 2 has a leader epoch (rdkafka_msgset_reader.c sets -1 for the older ones).
