@@ -634,6 +634,29 @@ fn a_valid_event_in_the_dead_letters_and_an_unjustified_flag_are_wrong() {
 }
 
 #[test]
+fn headers_that_a_source_has_of_another_ringfence_belong_in_no_output() {
+    let (mut topics, _) = right_run(10);
+    let flags = ("ringfence-flags".to_owned(), b"late".to_vec());
+    let reason = ("ringfence-error-reason".to_owned(), b"late".to_vec());
+    for record in &mut topics.telemetry {
+        record.headers.insert(0, flags.clone());
+        record.headers.insert(0, reason.clone());
+    }
+    for letter in &mut topics.dead_letters {
+        letter.headers.insert(0, flags.clone());
+    }
+    for output in &mut topics.enriched {
+        output.headers.insert(0, reason.clone());
+    }
+    only(&judge(&topics, rules()), Finding::Wrong, 0);
+    let at = nth(&topics, 1);
+    topics.enriched[at].headers.insert(0, flags);
+    let again = ("ringfence-at".to_owned(), b"5".to_vec());
+    topics.enriched[at + 1].headers.insert(2, again);
+    only(&judge(&topics, rules()), Finding::Wrong, 2);
+}
+
+#[test]
 fn an_instant_that_is_not_the_events_own_is_wrong_without_a_flag() {
     let (mut topics, _) = right_run(11);
     let at = nth(&topics, 2);
