@@ -25,9 +25,12 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, ConfigError, Loaded, Origin, Problem, Sources};
+use crate::clock::Clock;
+use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::kafka::EdgeError;
+use crate::kafka::admin::{Admin, Topic};
 use crate::kafka::client::Settings;
-use crate::kafka::refusal::{Refusal, refusals};
+use crate::kafka::refusal::refusals;
 use crate::time::EventTime;
 
 /// The exit code of a wrong configuration (`EX_CONFIG` of sysexits).
@@ -177,20 +180,22 @@ pub struct Context {
 }
 
 impl Context {
-    /// The configuration, with where each value came from.
+    /// The configuration of a command that needs no cluster.
+    ///
+    /// # Errors
+    /// Every problem it has, but for what librdkafka says of its properties.
+    pub fn config(&self) -> Result<Config, Failure> {
+        Ok(config::load(&self.sources)?.config)
+    }
+
+    /// The configuration, with where each value came from, and with nothing in its `[kafka]` sections that librdkafka
+    /// refuses.
     ///
     /// # Errors
     /// Every problem it has.
     pub fn load(&self) -> Result<Loaded, Failure> {
-        Ok(config::load(&self.sources)?)
-    }
-
-    /// The configuration.
-    ///
-    /// # Errors
-    /// Every problem it has.
-    pub fn config(&self) -> Result<Config, Failure> {
-        Ok(self.load()?.config)
+        let refused = |config: &Config| refusals(&Settings::from(&config.kafka));
+        Ok(config::load_with(&self.sources, refused)?)
     }
 
     /// The configuration, with nothing in its `[kafka]` sections that librdkafka refuses.
@@ -198,29 +203,7 @@ impl Context {
     /// # Errors
     /// Every problem it has.
     pub fn kafka_config(&self) -> Result<Config, Failure> {
-        let Loaded { config, settings } = self.load()?;
-        let origin = |key: &String| {
-            let found = settings.iter().find(|setting| setting.name == *key);
-            found.map_or(Origin::Default, |setting| setting.origin.clone())
-        };
-        let problems: Vec<Problem> = refusals(&Settings::from(&config.kafka))
-            .into_iter()
-            .map(|Refusal { keys, message }| match keys.first() {
-                Some(key) => Problem {
-                    origin: origin(key),
-                    message: format!("`{}`: {message}", keys.join("`, `")),
-                },
-                None => Problem {
-                    origin: Origin::Default,
-                    message: format!("`[kafka]`: {message}"),
-                },
-            })
-            .collect();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError { problems }.into())
-        }
+        Ok(self.load()?.config)
     }
 
     /// Writes a report, or a line of one, to stdout.
