@@ -182,6 +182,8 @@ pub struct Context {
 impl Context {
     /// The configuration of a command that needs no cluster.
     ///
+    /// Whether the exit code tells what was found.
+    has_verdict: bool,
     /// # Errors
     /// Every problem it has, but for what librdkafka says of its properties.
     pub fn config(&self) -> Result<Config, Failure> {
@@ -209,9 +211,11 @@ impl Context {
     /// Writes a report, or a line of one, to stdout.
     pub fn report(&self, text: impl fmt::Display) {
         let mut out = std::io::stdout().lock();
-        let written = writeln!(out, "{text}").and_then(|()| out.flush());
-        if written.is_err() {
-            // Whoever read the report has gone (`| head`): there is nobody left to tell.
+        let Err(why) = writeln!(out, "{text}").and_then(|()| out.flush()) else {
+            return;
+        };
+        if why.kind() != std::io::ErrorKind::BrokenPipe {
+            to_stderr(format_args!("error: cannot write the report: {why}"));
             std::process::exit(1);
         }
     }
@@ -219,6 +223,10 @@ impl Context {
     /// Writes a report for machines: one line of JSON.
     pub fn report_json(&self, value: &serde_json::Value) {
         self.report(value);
+        // Whoever read it has seen enough (`| head`). A verdict is still told, by the exit code.
+        if !self.has_verdict {
+            std::process::exit(0);
+        }
     }
 
     /// Says something to the person at the terminal, on stderr; not with `-q`.
@@ -249,6 +257,44 @@ impl Context {
 pub fn main() -> ExitCode {
     let matches = command().get_matches();
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+/// The first answer of a cluster is waited for so long before that is said.
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
+
+/// Asks the cluster for a first answer: where none comes, its address is said, at once and in the end.
+fn connect(config: &Config, patience: Duration, context: &Context) -> Result<Admin, Failure> {
+    let settings = Settings::from(&config.kafka);
+    let brokers = config.kafka.bootstrap_servers();
+    let failed = |why: EdgeError| {
+        Failure::Failed(format!(
+            "no answer from the cluster at `{brokers}`: {why}; check `kafka.\"bootstrap.servers\"`, the network, and the \
+             security properties in `[kafka]`"
+        ))
+    };
+    let asker = Admin::new(&settings, FIRST_ANSWER).map_err(failed)?;
+    let begun = Clock::mono();
+    let mut is_told = false;
+    while let Err(why) = asker.broker_count() {
+        if !why.is_retryable() || Clock::mono().since(begun) >= patience {
+            return Err(failed(why));
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            context.note(format_args!(
+                "no answer yet from the cluster at `{brokers}`; waiting for up to {} s",
+                patience.as_secs()
+            ));
+        }
+    }
+    Admin::new(&settings, patience).map_err(failed)
+}
+
+/// The topic that an argument names: unlike those of the configuration, `topics create` does not make it.
+fn existing_topic(admin: &Admin, name: &str) -> Result<Topic, Failure> {
+    admin
+        .topic(name)
+        .map_err(|why| Failure::failed(format_args!("topic `{name}`"), why))?
+        .ok_or_else(|| Failure::Failed(format!("topic `{name}` does not exist")))
+}
+
     cli.global.set = every_set(&matches);
     start_log(&cli.global, &cli.command);
     let context = Context {
@@ -262,6 +308,10 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             to_stderr(format_args!("error: {failure}"));
             match failure {
+        has_verdict: matches!(
+            cli.command,
+            Command::Check(_) | Command::Verify(_) | Command::Demo(_) | Command::Simulate(_)
+        ),
                 Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Config(_) => ExitCode::from(EXIT_CONFIG),
                 Failure::Failed(_) => ExitCode::FAILURE,
