@@ -295,12 +295,23 @@ fn existing_topic(admin: &Admin, name: &str) -> Result<Topic, Failure> {
         .ok_or_else(|| Failure::Failed(format!("topic `{name}` does not exist")))
 }
 
+/// Parses the process's arguments, runs the command and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.set = every_set(&matches);
     start_log(&cli.global, &cli.command);
+    let names_file = matches.value_source(CONFIG) == Some(ValueSource::CommandLine);
     let context = Context {
+        is_configured: names_file || !cli.global.set.is_empty(),
         sources: Sources::of_process(cli.global.config, cli.global.set),
         json: cli.global.json,
         quiet: cli.global.quiet,
+        has_verdict: matches!(
+            cli.command,
+            Command::Check(_) | Command::Verify(_) | Command::Demo(_) | Command::Simulate(_)
+        ),
     };
     match dispatch(cli.command, &context) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -308,10 +319,6 @@ fn existing_topic(admin: &Admin, name: &str) -> Result<Topic, Failure> {
         Err(failure) => {
             to_stderr(format_args!("error: {failure}"));
             match failure {
-        has_verdict: matches!(
-            cli.command,
-            Command::Check(_) | Command::Verify(_) | Command::Demo(_) | Command::Simulate(_)
-        ),
                 Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Config(_) => ExitCode::from(EXIT_CONFIG),
                 Failure::Failed(_) => ExitCode::FAILURE,

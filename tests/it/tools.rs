@@ -549,3 +549,10 @@ fn the_demo_ends_with_a_clean_verdict_over_every_event_it_wrote() {
         "{said}"
     );
 }
+    let absent = cluster.run(&["verify", "--against", "nosuch"]);
+    let said = text(&absent.stderr);
+    assert_eq!(code(&absent), 1);
+    assert!(
+        said.contains("topic `nosuch` does not exist") && !said.contains("topics create"),
+        "{said}"
+    );
