@@ -459,6 +459,33 @@ impl OkOrLate for Output {
 }
 
 #[test]
+fn a_start_without_any_zone_says_what_it_waits_for() {
+    let cluster = Cluster::start();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("ringfence.toml");
+    let servers = cluster.0.bootstrap_servers();
+    let text = format!(
+        "[kafka]\n\"bootstrap.servers\" = \"{servers}\"\n[gate]\ncreate_time_margin_ms = 500\n[workers]\ncount = 1\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut daemon = Daemon::start(&config, folder.path(), "run");
+    let what = "a zone in force: `ringfence zones import` brings some";
+    eventually(
+        "its log says so, and again",
+        Duration::from_secs(30),
+        || (daemon.log().matches(what).count() >= 2).then_some(()),
+    );
+    let status = daemon.status().expect("it answers");
+    let said = status["waiting_for"].as_str().unwrap();
+    assert!(said.contains(what), "{status:#}");
+    let zones = file(".geojson", &[square("a", 1)]);
+    done(&cluster.run(&["zones", "import", path(&zones)]));
+    daemon.wait_ready();
+    assert_eq!(daemon.status().expect("it answers")["waiting_for"], "");
+    daemon.stop();
+}
+
+#[test]
 fn a_simulated_world_has_its_rate_its_zones_and_its_faults() {
     let cluster = Cluster::start();
     let args = [
