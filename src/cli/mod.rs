@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use clap::{ArgAction, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::clock::Clock;
@@ -39,6 +40,8 @@ const EXIT_CONFIG: u8 = 78;
 const EXIT_USAGE: u8 = 2;
 /// The name of the field [`Global::set`] to clap.
 const SET: &str = "set";
+/// Likewise of [`Global::config`].
+const CONFIG: &str = "config";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -174,16 +177,18 @@ impl fmt::Display for Failure {
 #[derive(Debug)]
 pub struct Context {
     sources: Sources,
+    /// Whether the command line names a configuration (`-c`, `--set`). What the environment has is meant for all commands.
+    pub is_configured: bool,
     /// Whether reports are for machines.
     pub json: bool,
     quiet: bool,
+    /// Whether the exit code tells what was found.
+    has_verdict: bool,
 }
 
 impl Context {
     /// The configuration of a command that needs no cluster.
     ///
-    /// Whether the exit code tells what was found.
-    has_verdict: bool,
     /// # Errors
     /// Every problem it has, but for what librdkafka says of its properties.
     pub fn config(&self) -> Result<Config, Failure> {
@@ -218,15 +223,15 @@ impl Context {
             to_stderr(format_args!("error: cannot write the report: {why}"));
             std::process::exit(1);
         }
+        // Whoever read it has seen enough (`| head`). A verdict is still told, by the exit code.
+        if !self.has_verdict {
+            std::process::exit(0);
+        }
     }
 
     /// Writes a report for machines: one line of JSON.
     pub fn report_json(&self, value: &serde_json::Value) {
         self.report(value);
-        // Whoever read it has seen enough (`| head`). A verdict is still told, by the exit code.
-        if !self.has_verdict {
-            std::process::exit(0);
-        }
     }
 
     /// Says something to the person at the terminal, on stderr; not with `-q`.
@@ -252,11 +257,6 @@ impl Context {
     }
 }
 
-/// Parses the process's arguments, runs the command and says how it ended.
-#[must_use]
-pub fn main() -> ExitCode {
-    let matches = command().get_matches();
-    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
 /// The first answer of a cluster is waited for so long before that is said.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
 

@@ -545,6 +545,58 @@ fn a_simulated_world_has_its_rate_its_zones_and_its_faults() {
 }
 
 #[test]
+fn more_than_can_be_written_ends_in_time_and_what_is_beyond_reason_is_refused() {
+    let cluster = Cluster::start();
+    let begun = ringfence::clock::Clock::mono();
+    let flood = [
+        "--rate",
+        "10000000",
+        "--zone-rate",
+        "1000000",
+        "--zones",
+        "30",
+    ];
+    let output = cluster.run(&[&["simulate", "--for", "1s"], &flood[..]].concat());
+    let took = ringfence::clock::Clock::mono().since(begun);
+    assert!(
+        took < Duration::from_secs(60),
+        "{took:?}: {}",
+        text(&output.stderr)
+    );
+    for (option, value) in [
+        ("--rate", "10000001"),
+        ("--zone-rate", "18446744073709551615"),
+        ("--zones", "100000000"),
+        ("--zones", "0"),
+        ("--entities", "100000000"),
+    ] {
+        let output = cluster.run(&["simulate", "--for", "1s", option, value]);
+        let said = text(&output.stderr);
+        assert!(
+            code(&output) == 2 && said.contains(value) && said.contains(option),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_demo_refuses_what_it_would_not_look_at() {
+    for arguments in [
+        ["-c", "/nonexistent", "demo"].as_slice(),
+        &["demo", "-c", "/nonexistent"],
+        &["demo", "--set", "workers.count=banana"],
+        &["--set", "nope.x=1", "demo"],
+        &["demo", "--rate", "0"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn a_witness_who_saw_nothing_clears_nobody() {
     let cluster = Cluster::start();
     let verdict = cluster.run(&["verify"]);
@@ -553,6 +605,13 @@ fn a_witness_who_saw_nothing_clears_nobody() {
         text(&verdict.stdout).contains("nothing to judge"),
         "{}",
         text(&verdict.stderr)
+    );
+    let absent = cluster.run(&["verify", "--against", "nosuch"]);
+    let said = text(&absent.stderr);
+    assert_eq!(code(&absent), 1);
+    assert!(
+        said.contains("topic `nosuch` does not exist") && !said.contains("topics create"),
+        "{said}"
     );
     let verdict = cluster.run(&["--set", "enriched.headers=false", "verify"]);
     assert_eq!(code(&verdict), 2, "{}", text(&verdict.stderr));
@@ -576,10 +635,3 @@ fn the_demo_ends_with_a_clean_verdict_over_every_event_it_wrote() {
         "{said}"
     );
 }
-    let absent = cluster.run(&["verify", "--against", "nosuch"]);
-    let said = text(&absent.stderr);
-    assert_eq!(code(&absent), 1);
-    assert!(
-        said.contains("topic `nosuch` does not exist") && !said.contains("topics create"),
-        "{said}"
-    );
