@@ -35,14 +35,12 @@ impl Default for Limits {
     }
 }
 
-/// Tiles with fewer edges are not worth a thread of their own.
+/// A tile with fewer edges is built by one thread.
 const EDGES_PER_THREAD: usize = 50_000;
 
 /// Builds tiles; keeps its buffers.
 pub(super) struct Builder<'a> {
     pub(super) limits: Limits,
-    /// How many threads it may build with. What comes out is the same for any number.
-    threads: usize,
     works: Vec<Work<'a>>,
     writers: Vec<PageWriter>,
     pub(super) draft: Draft,
@@ -55,21 +53,12 @@ impl<'a> Builder<'a> {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            threads: 1,
             works: Vec::new(),
             writers: Vec::new(),
             draft: Draft::default(),
             distinct: Vec::new(),
             heights: Vec::new(),
             points: Vec::new(),
-        }
-    }
-
-    /// One that builds with so many threads.
-    pub(super) fn with_threads(limits: Limits, threads: usize) -> Self {
-        Self {
-            threads,
-            ..Self::new(limits)
         }
     }
 
@@ -165,35 +154,22 @@ impl<'a> Builder<'a> {
         work.quarters(tile, depth > 0, &mut parts);
         let each = slots.len() / 4;
         let quarters = slots.chunks_mut(each).zip(&mut parts).enumerate();
-        if self.threads == 1 || work.edge_count() < EDGES_PER_THREAD {
+        if work.edge_count() < EDGES_PER_THREAD {
             for (number, (slots, part)) in quarters {
                 self.slots(slots, depth + 1, tile.quarter(number), part);
             }
         } else {
-            self.fill_side_by_side(quarters, depth + 1, tile);
+            // What comes out is the same, whichever thread builds which quarter and when.
+            let limits = self.limits;
+            rayon::scope(|scope| {
+                for (number, (slots, part)) in quarters {
+                    scope.spawn(move |_| {
+                        Self::new(limits).slots(slots, depth + 1, tile.quarter(number), part);
+                    });
+                }
+            });
         }
         self.give_back_four(parts);
-    }
-
-    /// Fills quarters of a tile, each by a thread of its own and as many of ours as are its share.
-    fn fill_side_by_side<'s>(
-        &self,
-        quarters: impl Iterator<Item = (usize, (&'s mut [Child], &'s mut Work<'a>))>,
-        depth: u32,
-        tile: Tile,
-    ) where
-        'a: 's,
-    {
-        let quarters: Vec<_> = quarters.collect();
-        let edges = quarters.iter().map(|(_, (_, part))| part.edge_count());
-        let all = edges.sum::<usize>().max(1);
-        std::thread::scope(|scope| {
-            for (number, (slots, part)) in quarters {
-                let share = (self.threads * part.edge_count()).div_ceil(all).max(1);
-                let mut builder = Self::with_threads(self.limits, share);
-                scope.spawn(move || builder.slots(slots, depth, tile.quarter(number), part));
-            }
-        });
     }
 
     fn node(&mut self, writer: &mut PageWriter, tile: Tile, work: &mut Work<'a>) -> Written {

@@ -107,9 +107,7 @@ impl Tiles {
         for (slot, area) in hot {
             work.add(slot, area, Tile::WHOLE);
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut builder = Builder::with_threads(self.limits, threads);
-        self.root = builder.child(Tile::WHOLE, &mut work);
+        self.root = Builder::new(self.limits).child(Tile::WHOLE, &mut work);
     }
 
     fn settle(&mut self, slot: VersionSlot, valid_from: EventTime) {
