@@ -14,9 +14,11 @@ mod support;
 mod changing;
 mod codec;
 mod correct;
+mod data;
 mod lookup;
 mod million;
 mod promotion;
+mod real;
 
 fn main() {
     let small = support::index(&support::tessellation(32, million::PER_EDGE));
@@ -25,6 +27,7 @@ fn main() {
     million::promotion(&small, &large);
     drop(large);
     lookup::baselines();
+    real::report();
     promotion::rebuild();
     changing::changes_per_second();
     changing::batch_latency();
