@@ -14,9 +14,11 @@ mod support;
 mod changing;
 mod codec;
 mod correct;
+mod curves;
 mod data;
 mod lookup;
 mod million;
+mod plot;
 mod promotion;
 mod real;
 
@@ -25,6 +27,10 @@ fn main() {
     let large = million::bootstrap();
     million::lookup(&small, &large);
     million::promotion(&small, &large);
+    if let Some(folder) = plot::folder() {
+        curves::zones(&folder, &small, &large);
+        curves::vertices(&folder);
+    }
     drop(large);
     lookup::baselines();
     real::report();
