@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::codec::headers::{DeadLetterHeaders, EnrichedHeaders};
+use crate::codec::headers::{self, DeadLetterHeaders, EnrichedHeaders};
 use crate::partition::{PartitionId, RecordPosition};
 use crate::telemetry::HeaderRef;
 use crate::time::EventTime;
@@ -81,11 +81,35 @@ impl Token {
 
 /// The source record's own headers, in order.
 #[derive(Copy, Clone, Debug)]
-pub enum OriginalHeaders<'a> {
+pub struct OriginalHeaders<'a> {
+    stored: Stored<'a>,
+    left_out: LeftOut,
+}
+
+#[derive(Copy, Clone, Debug)]
+enum Stored<'a> {
     /// As the source lent them.
     Lent(&'a [HeaderRef<'a>]),
     /// As they stand in the hold queue (see [`pack_headers`]).
     Packed(&'a [u8]),
+}
+
+/// Which of them an output does not repeat, as it has its own of these names.
+#[derive(Copy, Clone, Debug)]
+enum LeftOut {
+    None,
+    OfEnriched,
+    OfDeadLetter,
+}
+
+impl LeftOut {
+    fn has(self, name: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::OfEnriched => headers::is_of_enriched(name),
+            Self::OfDeadLetter => headers::is_of_dead_letter(name),
+        }
+    }
 }
 
 /// Marks a null header value; no value is that long.
@@ -107,7 +131,44 @@ pub fn pack_headers(headers: &[HeaderRef<'_>], out: &mut Vec<u8>) {
 
 impl<'a> OriginalHeaders<'a> {
     /// No header.
-    pub const NONE: Self = Self::Lent(&[]);
+    pub const NONE: Self = Self::lent(&[]);
+
+    /// Headers as the source lent them.
+    #[must_use]
+    pub const fn lent(headers: &'a [HeaderRef<'a>]) -> Self {
+        Self::of(Stored::Lent(headers))
+    }
+
+    /// Headers as [`pack_headers`] wrote them.
+    #[must_use]
+    pub const fn packed(bytes: &'a [u8]) -> Self {
+        Self::of(Stored::Packed(bytes))
+    }
+
+    const fn of(stored: Stored<'a>) -> Self {
+        Self {
+            stored,
+            left_out: LeftOut::None,
+        }
+    }
+
+    /// What an enriched record repeats of them: all but those of the names that its own have.
+    #[must_use]
+    pub const fn for_enriched(self) -> Self {
+        Self {
+            left_out: LeftOut::OfEnriched,
+            ..self
+        }
+    }
+
+    /// What a dead letter repeats of them: all but those of the names that its own have.
+    #[must_use]
+    pub const fn for_dead_letter(self) -> Self {
+        Self {
+            left_out: LeftOut::OfDeadLetter,
+            ..self
+        }
+    }
 
     /// The headers in order.
     #[must_use]
@@ -122,6 +183,14 @@ impl<'a> OriginalHeaders<'a> {
             .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
             .sum()
     }
+
+    /// Appends all of them to `out`, as [`pack_headers`] does.
+    pub fn pack(self, out: &mut Vec<u8>) {
+        match self.stored {
+            Stored::Lent(lent) => pack_headers(lent, out),
+            Stored::Packed(packed) => out.extend_from_slice(packed),
+        }
+    }
 }
 
 /// Iterates over [`OriginalHeaders`].
@@ -132,13 +201,24 @@ impl<'a> Iterator for OriginalHeadersIter<'a> {
     type Item = HeaderRef<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.0 {
-            OriginalHeaders::Lent(headers) => {
+        loop {
+            let header = self.0.stored.take_first()?;
+            if !self.0.left_out.has(header.0) {
+                return Some(header);
+            }
+        }
+    }
+}
+
+impl<'a> Stored<'a> {
+    fn take_first(&mut self) -> Option<HeaderRef<'a>> {
+        match self {
+            Self::Lent(headers) => {
                 let (first, rest) = headers.split_first()?;
                 *headers = rest;
                 Some(*first)
             }
-            OriginalHeaders::Packed(bytes) => {
+            Self::Packed(bytes) => {
                 let name_len = take_length(bytes)?;
                 let (name, rest) = bytes.split_at(name_len as usize);
                 *bytes = rest;
@@ -177,7 +257,7 @@ pub struct Output<'a> {
     pub value: Option<&'a [u8]>,
     /// The source record's timestamp, clamped by [`output_timestamp`]; `None` where it has none.
     pub timestamp: Option<EventTime>,
-    /// The source record's headers, to be written first.
+    /// The source record's headers that it repeats, to be written first.
     pub headers: OriginalHeaders<'a>,
     /// Ringfence's own headers, to be written after them; `None` where they are switched off.
     pub added: Option<&'a EnrichedHeaders>,
@@ -196,7 +276,7 @@ pub struct DeadLetter<'a> {
     pub value: Option<&'a [u8]>,
     /// The source record's timestamp, clamped by [`output_timestamp`]; `None` where it has none.
     pub timestamp: Option<EventTime>,
-    /// The source record's headers, to be written first.
+    /// The source record's headers that it repeats, to be written first.
     pub headers: OriginalHeaders<'a>,
     /// Reason, detail and origin, to be written after them.
     pub added: &'a DeadLetterHeaders,
@@ -232,12 +312,47 @@ mod tests {
         ];
         let mut packed = Vec::new();
         pack_headers(&headers, &mut packed);
-        let again: Vec<_> = OriginalHeaders::Packed(&packed).iter().collect();
+        let again: Vec<_> = OriginalHeaders::packed(&packed).iter().collect();
         assert_eq!(again, headers);
         assert_eq!(
-            OriginalHeaders::Packed(&packed).byte_len(),
-            OriginalHeaders::Lent(&headers).byte_len()
+            OriginalHeaders::packed(&packed).byte_len(),
+            OriginalHeaders::lent(&headers).byte_len()
         );
+    }
+
+    #[test]
+    fn headers_of_an_outputs_own_names_are_left_out_of_it_and_kept_for_the_other_kind() {
+        let original: [HeaderRef<'_>; 5] = [
+            ("ringfence-flags", Some(b"late")),
+            ("trace", None),
+            ("ringfence-error-reason", Some(b"late")),
+            ("ringfence-at", Some(b"7")),
+            ("ringfence-zone", Some(b"x")),
+        ];
+        let mut packed = Vec::new();
+        OriginalHeaders::lent(&original)
+            .for_enriched()
+            .pack(&mut packed);
+        for headers in [
+            OriginalHeaders::lent(&original),
+            OriginalHeaders::packed(&packed),
+        ] {
+            let names = |headers: OriginalHeaders<'_>| {
+                headers
+                    .iter()
+                    .map(|(name, _)| name.to_owned())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(names(headers).len(), 5);
+            assert_eq!(
+                names(headers.for_enriched()),
+                ["trace", "ringfence-error-reason", "ringfence-zone"]
+            );
+            assert_eq!(
+                names(headers.for_dead_letter()),
+                ["ringfence-flags", "trace", "ringfence-at", "ringfence-zone"]
+            );
+        }
     }
 
     #[test]

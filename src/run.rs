@@ -15,6 +15,7 @@ mod report;
 mod restarts;
 mod startup;
 mod topics;
+mod waiting;
 mod zone_side;
 
 use std::fmt;

@@ -127,7 +127,7 @@ impl Loop {
                 key: message.key(),
                 value: message.value(),
                 timestamp: message.timestamp().instant(),
-                headers: ringfence::enriched::OriginalHeaders::Lent(&headers),
+                headers: ringfence::enriched::OriginalHeaders::lent(&headers),
                 added: None,
             });
             self.in_flight += 1;

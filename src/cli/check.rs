@@ -197,13 +197,12 @@ fn ask(config: &Config, findings: &mut Vec<Finding>) -> Result<(), EdgeError> {
             && topic.role == Role::Zones
         {
             match admin.offsets(&topic.name, &found.ids(), End::Log) {
-                Ok(ranges) => findings.push(bootstrap_cost(
-                    topic,
-                    ranges
-                        .iter()
-                        .map(|(_, range)| range.to.0 - range.from.0)
-                        .sum(),
-                )),
+                Ok(ranges) => {
+                    let lengths = ranges.iter().map(|(_, range)| range.to.0 - range.from.0);
+                    let records = lengths.sum();
+                    findings.extend(no_zones(config, topic, records));
+                    findings.push(bootstrap_cost(topic, records));
+                }
                 Err(error) => findings.push(problem(
                     error.to_string(),
                     "allow the principal to read the zones topic",
@@ -214,6 +213,18 @@ fn ask(config: &Config, findings: &mut Vec<Finding>) -> Result<(), EdgeError> {
     let questions = Questions::new(&settings, PATIENCE)?;
     cluster::ask(config, &known, &questions, findings);
     Ok(())
+}
+
+fn no_zones(config: &Config, zones: &Known, records: i64) -> Option<Finding> {
+    (records == 0 && !config.zones.allow_empty).then(|| {
+        warning(
+            format!(
+                "`{}` is empty: `run` enriches nothing until a zone is in force",
+                zones.name
+            ),
+            "`ringfence zones import` brings some; or set `zones.allow_empty`",
+        )
+    })
 }
 
 fn bootstrap_cost(zones: &Known, records: i64) -> Finding {

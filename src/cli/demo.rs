@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::interrupt::stop_on_signal;
-use super::simulate::{Counts, Summary, World};
+use super::simulate::{Counts, RATE_MAX, Summary, World, range};
 use super::verify::{Follower, Topics, follow_until, margin, rules};
 use super::{Context, Failure, Outcome, duration};
 use crate::clock::Clock;
@@ -40,13 +40,16 @@ const LINE_EVERY: Duration = Duration::from_secs(1);
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  ringfence demo\n  ringfence demo --for 10s --rate 5000")]
+#[command(
+    after_help = "Examples:\n  ringfence demo\n  ringfence demo --for 10s --rate 5000\n\n\
+    It reads no configuration: it brings its own cluster, with nothing of yours."
+)]
 pub struct Args {
     /// How long events are written.
     #[arg(long = "for", value_name = "D", default_value = "30s", value_parser = duration)]
     length: Duration,
     /// Events a second.
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = range(1, RATE_MAX))]
     rate: u64,
 }
 
@@ -56,6 +59,12 @@ pub struct Args {
 /// Something of it does not start.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
     let failed = |why: EdgeError| Failure::failed("demo", why);
+    if context.is_configured {
+        return Err(Failure::Usage(
+            "`demo` brings its own cluster and configuration and reads no other: leave out `-c` and `--set`"
+                .to_owned(),
+        ));
+    }
     let stop = stop_on_signal()?;
     let cluster = EmbeddedCluster::start(1).map_err(failed)?;
     let config = configure(&cluster)?;
@@ -296,6 +305,19 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Why the audit cannot have judged all, where it has not.
+fn falls_short(judged: u64, written: u64, caught_up: bool) -> Option<String> {
+    match (written, caught_up) {
+        (0, _) => Some("it ended before its first event: there is nothing to judge".to_owned()),
+        (_, true) if judged == written => None,
+        (_, true) => Some(format!("the audit judged {judged} of {written} events")),
+        (_, false) => Some(format!(
+            "the audit judged {judged} of {written} events: the daemon did not finish in {} s",
+            CATCH_UP.as_secs()
+        )),
+    }
+}
+
 fn tell(report: &Report, written: Summary, ended: Ended, context: &Context) -> Outcome {
     let is_whole = report.judged == written.events && written.events > 0;
     let is_clean = report.is_clean() && is_whole && ended.caught_up && ended.daemon.is_ok();
@@ -320,13 +342,8 @@ fn tell(report: &Report, written: Summary, ended: Ended, context: &Context) -> O
     context.report(report);
     if let Err(why) = &ended.daemon {
         context.report(format_args!("the daemon failed: {why}"));
-    } else if !is_whole || !ended.caught_up {
-        context.report(format_args!(
-            "the audit judged {} of {} events: the daemon did not finish in {} s",
-            report.judged,
-            written.events,
-            CATCH_UP.as_secs()
-        ));
+    } else if let Some(short) = falls_short(report.judged, written.events, ended.caught_up) {
+        context.report(short);
     }
     context.report(format_args!(
         "Each event waited {} ms for its zones to be known: the embedded broker does not stamp records, so the margin \
@@ -338,5 +355,25 @@ fn tell(report: &Report, written: Summary, ended: Ended, context: &Context) -> O
         Outcome::Done
     } else {
         Outcome::Found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_judged_is_said_as_it_is() {
+        assert_eq!(falls_short(5, 5, true), None);
+        for (judged, written, caught_up, expected) in [
+            (0, 0, true, "before its first event"),
+            (0, 0, false, "before its first event"),
+            (4, 5, true, "judged 4 of 5 events"),
+            (4, 5, false, "did not finish in 60 s"),
+        ] {
+            let said = falls_short(judged, written, caught_up).unwrap();
+            assert!(said.contains(expected), "{said}");
+            assert_eq!(said.contains("60 s"), written > 0 && !caught_up);
+        }
     }
 }

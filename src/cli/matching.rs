@@ -59,6 +59,12 @@ fn engine(name: &str) -> Result<EngineKind, String> {
 /// A file that cannot be read, or stdin or stdout that cannot.
 pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
     let config = context.config()?;
+    let files = std::iter::once(&args.zones).chain(&args.changes);
+    if files.into_iter().any(|path| path == Path::new("-")) {
+        return Err(Failure::Usage(
+            "stdin has the events: give the zones and their changes as files".to_owned(),
+        ));
+    }
     let mut stderr = io::stderr().lock();
     let mut clean = true;
     let mut matcher = {
@@ -110,6 +116,20 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead>, Failure> {
         Box::new(BufReader::new(MultiGzDecoder::new(input)))
     } else {
         input
+    })
+}
+
+/// Refuses a file that says that its coordinates are in another system: its numbers would be read as degrees.
+///
+/// # Errors
+/// It says so.
+pub(super) fn refuse_crs<R: BufRead>(path: &Path, read: &FeatureReader<R>) -> Result<(), Failure> {
+    read.foreign_crs().map_or(Ok(()), |crs| {
+        Err(Failure::Failed(format!(
+            "{}: its `crs` is `{crs}`: only longitude and latitude in WGS 84 are read; nothing was done with it. Convert it \
+             (`ogr2ogr -t_srs EPSG:4326 -lco RFC7946=YES out.geojson in.geojson`), or remove the member if it is wrong",
+            path.display()
+        )))
     })
 }
 
@@ -186,7 +206,7 @@ impl ZoneSet {
             let Some((place, feature)) =
                 next.map_err(|why| Failure::failed(path.display(), why))?
             else {
-                return Ok(());
+                return refuse_crs(path, &features);
             };
             let named = self.stamp.apply(feature, None);
             let zone = named.as_ref().ok().map(|(id, _)| id.as_str().to_owned());

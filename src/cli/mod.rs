@@ -23,11 +23,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use clap::{ArgAction, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Config, ConfigError, Loaded, Origin, Problem, Sources};
+use crate::clock::Clock;
+use crate::config::{self, Config, ConfigError, Loaded, Sources};
+use crate::kafka::EdgeError;
+use crate::kafka::admin::{Admin, Topic};
 use crate::kafka::client::Settings;
-use crate::kafka::refusal::{Refusal, refusals};
+use crate::kafka::refusal::refusals;
 use crate::time::EventTime;
 
 /// The exit code of a wrong configuration (`EX_CONFIG` of sysexits).
@@ -36,6 +40,8 @@ const EXIT_CONFIG: u8 = 78;
 const EXIT_USAGE: u8 = 2;
 /// The name of the field [`Global::set`] to clap.
 const SET: &str = "set";
+/// Likewise of [`Global::config`].
+const CONFIG: &str = "config";
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -171,26 +177,32 @@ impl fmt::Display for Failure {
 #[derive(Debug)]
 pub struct Context {
     sources: Sources,
+    /// Whether the command line names a configuration (`-c`, `--set`). What the environment has is meant for all commands.
+    pub is_configured: bool,
     /// Whether reports are for machines.
     pub json: bool,
     quiet: bool,
+    /// Whether the exit code tells what was found.
+    has_verdict: bool,
 }
 
 impl Context {
-    /// The configuration, with where each value came from.
+    /// The configuration of a command that needs no cluster.
+    ///
+    /// # Errors
+    /// Every problem it has, but for what librdkafka says of its properties.
+    pub fn config(&self) -> Result<Config, Failure> {
+        Ok(config::load(&self.sources)?.config)
+    }
+
+    /// The configuration, with where each value came from, and with nothing in its `[kafka]` sections that librdkafka
+    /// refuses.
     ///
     /// # Errors
     /// Every problem it has.
     pub fn load(&self) -> Result<Loaded, Failure> {
-        Ok(config::load(&self.sources)?)
-    }
-
-    /// The configuration.
-    ///
-    /// # Errors
-    /// Every problem it has.
-    pub fn config(&self) -> Result<Config, Failure> {
-        Ok(self.load()?.config)
+        let refused = |config: &Config| refusals(&Settings::from(&config.kafka));
+        Ok(config::load_with(&self.sources, refused)?)
     }
 
     /// The configuration, with nothing in its `[kafka]` sections that librdkafka refuses.
@@ -198,38 +210,22 @@ impl Context {
     /// # Errors
     /// Every problem it has.
     pub fn kafka_config(&self) -> Result<Config, Failure> {
-        let Loaded { config, settings } = self.load()?;
-        let origin = |key: &String| {
-            let found = settings.iter().find(|setting| setting.name == *key);
-            found.map_or(Origin::Default, |setting| setting.origin.clone())
-        };
-        let problems: Vec<Problem> = refusals(&Settings::from(&config.kafka))
-            .into_iter()
-            .map(|Refusal { keys, message }| match keys.first() {
-                Some(key) => Problem {
-                    origin: origin(key),
-                    message: format!("`{}`: {message}", keys.join("`, `")),
-                },
-                None => Problem {
-                    origin: Origin::Default,
-                    message: format!("`[kafka]`: {message}"),
-                },
-            })
-            .collect();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError { problems }.into())
-        }
+        Ok(self.load()?.config)
     }
 
     /// Writes a report, or a line of one, to stdout.
     pub fn report(&self, text: impl fmt::Display) {
         let mut out = std::io::stdout().lock();
-        let written = writeln!(out, "{text}").and_then(|()| out.flush());
-        if written.is_err() {
-            // Whoever read the report has gone (`| head`): there is nobody left to tell.
+        let Err(why) = writeln!(out, "{text}").and_then(|()| out.flush()) else {
+            return;
+        };
+        if why.kind() != std::io::ErrorKind::BrokenPipe {
+            to_stderr(format_args!("error: cannot write the report: {why}"));
             std::process::exit(1);
+        }
+        // Whoever read it has seen enough (`| head`). A verdict is still told, by the exit code.
+        if !self.has_verdict {
+            std::process::exit(0);
         }
     }
 
@@ -261,6 +257,44 @@ impl Context {
     }
 }
 
+/// The first answer of a cluster is waited for so long before that is said.
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
+
+/// Asks the cluster for a first answer: where none comes, its address is said, at once and in the end.
+fn connect(config: &Config, patience: Duration, context: &Context) -> Result<Admin, Failure> {
+    let settings = Settings::from(&config.kafka);
+    let brokers = config.kafka.bootstrap_servers();
+    let failed = |why: EdgeError| {
+        Failure::Failed(format!(
+            "no answer from the cluster at `{brokers}`: {why}; check `kafka.\"bootstrap.servers\"`, the network, and the \
+             security properties in `[kafka]`"
+        ))
+    };
+    let asker = Admin::new(&settings, FIRST_ANSWER).map_err(failed)?;
+    let begun = Clock::mono();
+    let mut is_told = false;
+    while let Err(why) = asker.broker_count() {
+        if !why.is_retryable() || Clock::mono().since(begun) >= patience {
+            return Err(failed(why));
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            context.note(format_args!(
+                "no answer yet from the cluster at `{brokers}`; waiting for up to {} s",
+                patience.as_secs()
+            ));
+        }
+    }
+    Admin::new(&settings, patience).map_err(failed)
+}
+
+/// The topic that an argument names: unlike those of the configuration, `topics create` does not make it.
+fn existing_topic(admin: &Admin, name: &str) -> Result<Topic, Failure> {
+    admin
+        .topic(name)
+        .map_err(|why| Failure::failed(format_args!("topic `{name}`"), why))?
+        .ok_or_else(|| Failure::Failed(format!("topic `{name}` does not exist")))
+}
+
 /// Parses the process's arguments, runs the command and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -268,10 +302,16 @@ pub fn main() -> ExitCode {
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.set = every_set(&matches);
     start_log(&cli.global, &cli.command);
+    let names_file = matches.value_source(CONFIG) == Some(ValueSource::CommandLine);
     let context = Context {
+        is_configured: names_file || !cli.global.set.is_empty(),
         sources: Sources::of_process(cli.global.config, cli.global.set),
         json: cli.global.json,
         quiet: cli.global.quiet,
+        has_verdict: matches!(
+            cli.command,
+            Command::Check(_) | Command::Verify(_) | Command::Demo(_) | Command::Simulate(_)
+        ),
     };
     match dispatch(cli.command, &context) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

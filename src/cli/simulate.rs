@@ -27,6 +27,20 @@ use crate::zone::ZoneId;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Records are written in bursts so far apart.
 const TICK: Duration = Duration::from_millis(10);
+/// How long a burst of one kind of records keeps the other waiting.
+const BURST_MAX: Duration = Duration::from_millis(100);
+
+/// More than any machine writes: a figure beyond it is a slip of the hand.
+pub(super) const RATE_MAX: u64 = 10_000_000;
+const ZONE_RATE_MAX: u64 = 1_000_000;
+/// They are kept in memory.
+const ZONES_MAX: u64 = 1_000_000;
+const ENTITIES_MAX: u64 = 10_000_000;
+
+/// A count between two bounds, with an error that names them.
+pub(super) fn range(least: u64, most: u64) -> impl clap::builder::TypedValueParser<Value = u64> {
+    clap::value_parser!(u64).range(least..=most)
+}
 
 /// Arguments of `simulate`.
 #[derive(Debug, clap::Args)]
@@ -36,16 +50,16 @@ const TICK: Duration = Duration::from_millis(10);
 )]
 pub struct Args {
     /// Events a second.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = range(0, RATE_MAX))]
     rate: u64,
     /// Vehicles.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    entities: usize,
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = range(1, ENTITIES_MAX))]
+    entities: u64,
     /// Zones that tile the area.
-    #[arg(long, value_name = "N", default_value_t = 400)]
-    zones: usize,
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = range(1, ZONES_MAX))]
+    zones: u64,
     /// Zone changes a second; a border that moves is two.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = range(0, ZONE_RATE_MAX))]
     zone_rate: u64,
     /// The share of events that are seconds late, 0 to 1.
     #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = share)]
@@ -84,10 +98,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
         telemetry_topic: config.telemetry.topic.clone(),
         zones_topic: config.zones.topic.clone(),
         rate: args.rate,
-        zones: args.zones,
+        zones: usize::try_from(args.zones).unwrap_or(usize::MAX),
         zone_rate: args.zone_rate,
         fleet: FleetRules {
-            entities: args.entities,
+            entities: usize::try_from(args.entities).unwrap_or(usize::MAX),
             late: args.late,
             duplicate: args.duplicate,
             invalid: args.invalid,
@@ -107,7 +121,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
         context.report_json(&json!(summary));
     } else {
         context.report(format_args!(
-            "seed {}: {} events ({} invalid, {} of them twice), {} zone changes, {} clipped, {} records failed",
+            "seed {}: {} events ({} of them invalid; {} valid ones were sent twice), {} zone changes, {} clipped, {} records failed",
             args.seed, summary.events, summary.invalid, summary.twice, summary.zone_changes,
             summary.clipped, summary.failed
         ));
@@ -211,6 +225,9 @@ impl World {
         };
         let start = Clock::wall().plus(self.lead);
         for record in jigsaw.publish(start) {
+            if stop.is_requested() {
+                return zones.finish();
+            }
             zones.send(&record, start)?;
         }
         for key in leftovers {
@@ -225,12 +242,17 @@ impl World {
         let mut moves = Paced::new(begin, self.zone_rate);
         let mut events = Paced::new(begin, self.rate);
         let mut effective_at = start;
+        let is_over = |now: MonoTime| {
+            stop.is_requested() || self.length.is_some_and(|length| now.since(begin) >= length)
+        };
         loop {
             let now = Clock::mono();
-            if stop.is_requested() || self.length.is_some_and(|length| now.since(begin) >= length) {
+            if is_over(now) {
                 break;
             }
-            while moves.is_due(now) {
+            // More may be due than can be written: the end comes all the same, and the events have their turn.
+            let until = now.plus(BURST_MAX);
+            while moves.is_due(now) && Clock::mono() < until && !is_over(Clock::mono()) {
                 // Never before that of an earlier change: a zone's later record tells all that happened before.
                 effective_at = effective_at.max(Clock::wall().plus(self.lead));
                 let records = jigsaw.change(effective_at);
@@ -239,7 +261,8 @@ impl World {
                     zones.send(&record, effective_at)?;
                 }
             }
-            while events.is_due(now) && fleet.send(start)? {
+            let until = Clock::mono().plus(BURST_MAX);
+            while events.is_due(now) && Clock::mono() < until && fleet.send(start)? {
                 events.done(1);
             }
             fleet.collect();

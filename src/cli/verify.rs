@@ -4,13 +4,15 @@
 //! topics; once those are read, a committed record without an output has none. Likewise for zones: once the zones topic
 //! is read to an end that was asked for at T, all changes in force up to T less a margin are known.
 
+mod against;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::interrupt::stop_on_signal;
-use super::{Context, Failure, Outcome, duration};
+use super::{Context, Failure, Outcome, connect, duration};
 use crate::clock::Clock;
 use crate::config::{Config, MatchMode, OnInvalidEvent, OnLate};
 use crate::geometry::OnInvalid;
@@ -21,7 +23,7 @@ use crate::kafka::reader::TopicReader;
 use crate::partition::{Offset, OffsetRange, PartitionId};
 use crate::shutdown::Shutdown;
 use crate::time::{EventTime, MonoTime};
-use crate::verify::{Audit, Comparison, Matching, Pointers, Report, Rules};
+use crate::verify::{Audit, Matching, Pointers, Report, Rules};
 
 /// How long the cluster may take to answer, and a topic to be read on.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,6 +57,9 @@ pub struct Args {
     /// Only compare the enriched topic with this one, byte by byte, record for record.
     #[arg(long, value_name = "TOPIC")]
     against: Option<String>,
+    /// With `--against`: judge only what both topics cover; one of them begins later or ends earlier on purpose.
+    #[arg(long, requires = "against")]
+    overlap: bool,
 }
 
 /// Judges the topics.
@@ -70,9 +75,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
     }
     let failed = |why: EdgeError| Failure::failed("cannot verify", why);
     let settings = Settings::from(&config.kafka);
-    let admin = Admin::new(&settings, PATIENCE).map_err(failed)?;
+    let admin = connect(&config, PATIENCE, context)?;
     if let Some(other) = &args.against {
-        return against(&settings, &admin, &config.enriched.topic, other, context).map_err(failed);
+        return against::run(&settings, &admin, &config, other, args.overlap, context);
     }
     let mut rules = rules(&config);
     rules.compaction_lag = compaction_lag(&settings, &config.zones.topic).map_err(failed)?;
@@ -527,50 +532,6 @@ fn patience(quiet_since: MonoTime) -> Result<(), EdgeError> {
         ));
     }
     Ok(())
-}
-
-/// Compares two output topics.
-fn against(
-    settings: &Settings,
-    admin: &Admin,
-    left: &str,
-    right: &str,
-    context: &Context,
-) -> Result<Outcome, EdgeError> {
-    let mut comparison = Comparison::default();
-    let mut a = Part::new(settings, left, &ranges(admin, left)?)?;
-    let mut b = Part::new(settings, right, &ranges(admin, right)?)?;
-    let mut quiet_since = Clock::mono();
-    while !(a.is_done() && b.is_done()) {
-        let read = a.poll(|record| comparison.left(record))?
-            + b.poll(|record| comparison.right(record))?;
-        if read > 0 {
-            quiet_since = Clock::mono();
-        }
-        patience(quiet_since)?;
-    }
-    let found = comparison.finish();
-    if context.json {
-        context.report_json(&json!(found));
-    } else {
-        context.report(format_args!(
-            "{left} against {right}: {} records in both, {} compared, {} different, {} and {} only in one, {} unreadable",
-            found.pairs, found.compared, found.different, found.only_left, found.only_right, found.unreadable
-        ));
-        for line in &found.first {
-            context.report(format_args!("  {line}"));
-        }
-        context.report(if found.is_clean() {
-            "verdict: the same bytes"
-        } else {
-            "verdict: NOT the same"
-        });
-    }
-    Ok(if found.is_clean() {
-        Outcome::Done
-    } else {
-        Outcome::Found
-    })
 }
 
 /// Ends a follower when asked to: for whoever runs one in a thread of its own.

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io::{self, BufRead};
 
+use crate::codec::crs;
 use crate::codec::json::{self, DEPTH_LIMIT, Kind};
 use crate::codec::pointer::{Paths, Pointer};
 
@@ -95,6 +96,8 @@ pub struct FeatureReader<R> {
     feature_bytes_max: usize,
     level: Level,
     buffer: Vec<u8>,
+    /// The first coordinate system that is not ours.
+    crs: Option<String>,
 }
 
 impl<R: BufRead> FeatureReader<R> {
@@ -111,6 +114,20 @@ impl<R: BufRead> FeatureReader<R> {
             feature_bytes_max,
             level: Level::Top,
             buffer: Vec::new(),
+            crs: None,
+        }
+    }
+
+    /// A coordinate system that the file says it is in, so far, and that is not longitude and latitude in WGS 84.
+    #[must_use]
+    pub fn foreign_crs(&self) -> Option<&str> {
+        self.crs.as_deref()
+    }
+
+    /// Looks at the value that was kept last if its member is `crs`.
+    fn look_at_crs(&mut self, is_crs: bool, start: usize) {
+        if is_crs && self.crs.is_none() {
+            self.crs = self.buffer.get(start..).and_then(crs::foreign);
         }
     }
 
@@ -221,6 +238,7 @@ impl<R: BufRead> FeatureReader<R> {
             }
             self.string()?;
             let is_features = self.buffer.get(key..).is_some_and(is_features_name);
+            let is_crs = self.buffer.get(key..).is_some_and(is_crs_name);
             self.keep_space()?;
             if self.peek()? != Some(b':') {
                 return Err(self.broken("expected `:`"));
@@ -231,7 +249,9 @@ impl<R: BufRead> FeatureReader<R> {
                 self.pass()?;
                 return Ok(Opened::Collection);
             }
+            let value = self.buffer.len();
             self.value()?;
+            self.look_at_crs(is_crs, value);
             self.keep_space()?;
             let next = self.peek()?;
             if !matches!(next, Some(b',' | b'}')) {
@@ -265,12 +285,15 @@ impl<R: BufRead> FeatureReader<R> {
             if is_features_name(&self.buffer) {
                 return Err(self.broken("`features` is named twice"));
             }
+            let is_crs = is_crs_name(&self.buffer);
             self.skip_space()?;
             if !self.take(b':')? {
                 return Err(self.broken("expected `:`"));
             }
             self.skip_space()?;
+            self.buffer.clear();
             self.value()?;
+            self.look_at_crs(is_crs, 0);
         }
     }
 
@@ -406,11 +429,19 @@ fn keep(buffer: &mut Vec<u8>, max: usize, bytes: &[u8]) {
 }
 
 fn is_features_name(quoted: &[u8]) -> bool {
+    is_name(quoted, "features")
+}
+
+fn is_crs_name(quoted: &[u8]) -> bool {
+    is_name(quoted, "crs")
+}
+
+fn is_name(quoted: &[u8], name: &str) -> bool {
     let document = json::utf8(quoted).ok();
     document.is_some_and(|text| {
         json::Scanner::new(text)
             .string()
-            .is_ok_and(|string| string.is("features"))
+            .is_ok_and(|string| string.is(name))
     })
 }
 

@@ -106,6 +106,16 @@ impl Stamp {
         Ok((id, edits.apply(text)))
     }
 
+    /// Whether the Feature says an `effective_at` of its own, which [`Self::apply`] writes over.
+    #[must_use]
+    pub fn finds_instant(&self, feature: &[u8]) -> bool {
+        let mut slots = vec![None; self.paths.slot_count()];
+        let is_read =
+            json::utf8(feature).is_ok_and(|text| self.paths.scan_object(text, &mut slots).is_ok());
+        let found = Paths::slot(&slots, self.effective_at);
+        is_read && found.is_some_and(|slot| slot.kind != Kind::Null)
+    }
+
     fn read_id(&self, text: &str, slots: &[Option<Slot>]) -> Result<ZoneId, Rejection> {
         let place = |path| Paths::slot(slots, path).filter(|slot: &Slot| slot.kind != Kind::Null);
         let found = match &self.id_property {

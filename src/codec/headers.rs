@@ -30,6 +30,23 @@ pub const ERROR_TIMESTAMP: &str = "ringfence-error-timestamp";
 /// What was cut to fit (see the dead-letter writer); absent where nothing was.
 pub const ERROR_TRUNCATED: &str = "ringfence-error-truncated";
 
+/// What begins the names of the headers that a dead letter has beside its record's own.
+pub const ERROR_PREFIX: &str = "ringfence-error-";
+
+/// Whether an enriched record's own header may have this name: a source record that carries one of these comes from
+/// another Ringfence, and says of that one's work what a reader would take for said of this one's.
+#[must_use]
+pub fn is_of_enriched(name: &str) -> bool {
+    name.starts_with("ringfence-") && matches!(name, AT | AS_OF | SOURCE | FLAGS)
+}
+
+/// Whether a dead letter's own header may have this name. A refused record that carries one was refused before and
+/// brought back: of two reasons, topics or offsets a reader could not tell which is meant.
+#[must_use]
+pub fn is_of_dead_letter(name: &str) -> bool {
+    name.starts_with(ERROR_PREFIX)
+}
+
 /// Something that is said of an output beside its value.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

@@ -4,6 +4,7 @@
 //! [`Rejection`](crate::rejection::Rejection). JSON is judged as strictly as `serde_json` does (UTF-8, 128 levels,
 //! numbers that a 64-bit float holds), in one pass and without building a tree.
 
+pub mod crs;
 pub mod features;
 pub mod geojson;
 pub mod headers;

@@ -86,6 +86,25 @@ pub enum FieldsError {
     TooMany,
 }
 
+impl FieldsError {
+    /// The configuration's keys that it is about, whole.
+    #[must_use]
+    pub fn keys(&self) -> Vec<&'static str> {
+        let whole = |key: &&'static str| match *key {
+            "id" => "telemetry.id",
+            "time" => "telemetry.time",
+            "lat" => "telemetry.lat",
+            _ => "telemetry.lon",
+        };
+        match self {
+            Self::Pointer { key, .. } => vec![whole(key)],
+            Self::Overlap { key, other } => vec![whole(key), whole(other)],
+            Self::Overwrites { key } => vec!["enriched.field", whole(key)],
+            Self::TooMany => ["id", "time", "lat", "lon"].iter().map(whole).collect(),
+        }
+    }
+}
+
 impl fmt::Display for FieldsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

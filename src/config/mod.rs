@@ -10,7 +10,7 @@ mod source;
 mod types;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -88,28 +88,59 @@ pub struct Loaded {
     pub settings: Vec<Setting>,
 }
 
+/// A property that somebody else than this module refuses, as librdkafka does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedProperty {
+    /// The properties that it is about, as `kafka.consumer.fetch.max.bytes`; may be none.
+    pub keys: Vec<String>,
+    /// Why.
+    pub message: String,
+}
+
 /// Reads and checks the configuration.
 ///
 /// # Errors
 /// Every problem there is, not only the first.
 pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    load_with(sources, |_| Vec::new())
+}
+
+/// Reads and checks the configuration, and adds what `refused` says of its properties. That is asked in any case: all
+/// problems are reported at once, so keys with a wrong value have their default then.
+///
+/// # Errors
+/// Every problem there is, not only the first.
+pub fn load_with(
+    sources: &Sources,
+    refused: impl FnOnce(&Config) -> Vec<RefusedProperty>,
+) -> Result<Loaded, ConfigError> {
     let mut problems = Vec::new();
     let mut read = Read::defaults();
     for written in sources.read(&mut problems) {
         read.apply(written, &mut problems);
     }
-    // Checks between values make sense only where each is right by itself.
-    if problems.is_empty() {
-        let config = read.config();
-        check::together(&config, &read, &mut problems);
-        if problems.is_empty() {
-            return Ok(Loaded {
-                settings: read.settings(),
-                config,
-            });
-        }
+    let config = read.config();
+    check::together(&config, &read, &mut problems);
+    for RefusedProperty { keys, message } in refused(&config) {
+        let origin = keys.first().and_then(|key| read.origin_of_property(key));
+        let what = if keys.is_empty() {
+            "[kafka]".to_owned()
+        } else {
+            keys.join("`, `")
+        };
+        problems.push(Problem::new(
+            origin.unwrap_or(Origin::Default),
+            format!("`{what}`: {message}"),
+        ));
     }
-    Err(ConfigError { problems })
+    if problems.is_empty() {
+        Ok(Loaded {
+            settings: read.settings(),
+            config,
+        })
+    } else {
+        Err(ConfigError { problems })
+    }
 }
 
 /// Values by name as they are being read, the strongest source last.
@@ -117,6 +148,8 @@ struct Read {
     values: BTreeMap<&'static str, (Value, Origin)>,
     /// By section (`kafka`, `kafka.consumer`, …) and property: value, origin, whether it may be a secret.
     properties: BTreeMap<(&'static str, String), (String, Origin, bool)>,
+    /// Keys with a value that is wrong by itself.
+    wrong: BTreeSet<&'static str>,
 }
 
 /// The `[kafka]` sections; a property's section is the longest that its name begins with.
@@ -137,7 +170,11 @@ impl Read {
                 )
             })
             .collect();
-        Self { values, properties }
+        Self {
+            values,
+            properties,
+            wrong: BTreeSet::new(),
+        }
     }
 
     fn apply(&mut self, written: source::Written, problems: &mut Vec<Problem>) {
@@ -175,7 +212,10 @@ impl Read {
                 Ok(value) => {
                     self.values.insert(key.name, (value, origin));
                 }
-                Err(expected) => wrong(origin, format!("`{name}` {expected}")),
+                Err(expected) => {
+                    self.wrong.insert(key.name);
+                    wrong(origin, format!("`{name}` {expected}"));
+                }
             },
             None => wrong(
                 origin,
@@ -321,10 +361,23 @@ impl Read {
         )
     }
 
-    fn origin(&self, name: &str) -> Origin {
-        self.values
-            .get(name)
-            .map_or(Origin::Default, |(_, origin)| origin.clone())
+    fn is_wrong(&self, name: &str) -> bool {
+        self.wrong.contains(name)
+    }
+
+    /// Where the first of these keys was written that was; one that has its default is not to blame.
+    fn origin_of(&self, names: &[&str]) -> Origin {
+        names
+            .iter()
+            .filter_map(|name| self.values.get(name))
+            .map(|(_, origin)| origin)
+            .find(|origin| **origin != Origin::Default)
+            .map_or(Origin::Default, Clone::clone)
+    }
+
+    fn origin_of_property(&self, name: &str) -> Option<Origin> {
+        let found = self.properties.get(&kafka_property(name)?);
+        found.map(|(_, origin, _)| origin.clone())
     }
 
     fn text(&self, name: &str) -> String {

@@ -1,12 +1,14 @@
 //! Where settings are written: the TOML file, `RINGFENCE__…` variables, `--set`. Each becomes a list of dotted names
 //! with raw values and their origin; references (`{ env = "X" }`, `{ file = "/path" }`) are followed here.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::Problem;
 use super::value::{Origin, Raw};
+use super::{KAFKA_SECTIONS, Problem, keys};
 
 /// The start of the variables that set keys: `RINGFENCE__SECTION__KEY`.
 pub const VARIABLE_PREFIX: &str = "RINGFENCE__";
@@ -76,14 +78,17 @@ impl Sources {
             });
         }
         for set in &self.set {
-            match set.split_once('=') {
-                Some((name, value)) if !name.trim().is_empty() => written.push(Written {
-                    name: name.trim().to_owned(),
+            let named = set
+                .split_once('=')
+                .and_then(|(name, value)| Some((name_of_set(name.trim())?, value)));
+            match named {
+                Some((name, value)) => written.push(Written {
+                    name,
                     raw: Raw::Untyped(value.to_owned()),
                     origin: Origin::Set,
                     referred: false,
                 }),
-                _ => problems.push(Problem::new(
+                None => problems.push(Problem::new(
                     Origin::Set,
                     format!("`{set}` is not of the form `section.key=value`"),
                 )),
@@ -97,7 +102,7 @@ impl Sources {
             path: path.to_owned(),
             line,
         };
-        let text = match std::fs::read_to_string(path) {
+        let text = match read_capped(path, FILE_MAX) {
             Ok(text) => text,
             Err(fault) => {
                 problems.push(Problem::new(
@@ -139,9 +144,12 @@ impl Sources {
                 line: lines.line(value.span().start),
             };
             if let DeValue::Table(inner) = value.get_ref() {
+                if inner.is_empty() && !is_section(&name) {
+                    problems.push(Problem::new(origin, no_section(&name)));
+                    continue;
+                }
                 // A section is no reference: `[kafka]` may hold a property of any name.
-                let reference = !prefix.is_empty() && inner.len() == 1;
-                match reference.then(|| self.follow(inner)).flatten() {
+                match (!prefix.is_empty()).then(|| self.follow(inner)).flatten() {
                     Some(Ok(text)) => {
                         written.push(Written {
                             name,
@@ -173,6 +181,13 @@ impl Sources {
 
     /// What `{ env = "X" }` or `{ file = "/path" }` names; `None` where the table is neither.
     fn follow(&self, table: &DeTable<'_>) -> Option<Result<String, String>> {
+        if table.len() > 1 {
+            let only_references = table
+                .iter()
+                .all(|(kind, _)| matches!(kind.get_ref().as_ref(), "env" | "file"));
+            return only_references
+                .then(|| Err("give either `env` or `file`, not both".to_owned()));
+        }
         let (kind, target) = table.iter().next()?;
         let target = target.get_ref().as_str()?;
         match kind.get_ref().as_ref() {
@@ -182,7 +197,7 @@ impl Sources {
                     .ok_or_else(|| format!("the environment variable `{target}` is not set")),
             ),
             "file" => Some(
-                std::fs::read_to_string(target)
+                read_capped(Path::new(target), REFERRED_MAX)
                     // Secrets are mounted with a line's end that nobody means.
                     .map(|text| {
                         text.strip_suffix('\n')
@@ -193,6 +208,73 @@ impl Sources {
             _ => None,
         }
     }
+}
+
+/// The longest configuration file, and the longest value that a reference names: far beyond any, and an end to
+/// `/dev/zero`.
+const FILE_MAX: u64 = 16 << 20;
+const REFERRED_MAX: u64 = 1 << 20;
+
+fn read_capped(path: &Path, bytes_max: u64) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    let mut file = File::open(path)?.take(bytes_max + 1);
+    file.read_to_end(&mut bytes)?;
+    let wrong = |what: String| std::io::Error::new(std::io::ErrorKind::InvalidData, what);
+    if bytes.len() as u64 > bytes_max {
+        return Err(wrong(format!("it is longer than {bytes_max} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    keys::sections().chain(KAFKA_SECTIONS)
+}
+
+fn is_section(name: &str) -> bool {
+    sections().any(|section| section == name)
+}
+
+fn no_section(name: &str) -> String {
+    let near = sections()
+        .map(|section| {
+            (
+                strsim::normalized_damerau_levenshtein(name, section),
+                section,
+            )
+        })
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness >= 0.5)
+        .map_or_else(String::new, |(_, near)| {
+            format!("; the nearest is `[{near}]`")
+        });
+    format!("there is no section `[{name}]`{near}")
+}
+
+/// A key as it may be typed, with or without the quotes that the file has around librdkafka's names:
+/// `kafka."bootstrap.servers"` is `kafka.bootstrap.servers`. `None` where it is none.
+fn name_of_set(typed: &str) -> Option<String> {
+    let mut name = String::with_capacity(typed.len());
+    let mut rest = typed;
+    while !rest.is_empty() {
+        if let Some(quote) = ['"', '\'']
+            .into_iter()
+            .find(|quote| rest.starts_with(*quote))
+        {
+            let (inside, behind) = rest[1..].split_once(quote)?;
+            name.push_str(inside);
+            rest = behind;
+            if !rest.is_empty() && !rest.starts_with('.') {
+                return None;
+            }
+        }
+        let plain = rest.find('.').map_or(rest.len(), |dot| dot + 1);
+        if rest[..plain].contains(['"', '\'']) {
+            return None;
+        }
+        name.push_str(&rest[..plain]);
+        rest = &rest[plain..];
+    }
+    (!name.is_empty()).then_some(name)
 }
 
 /// `GATE__MAX_WAIT_MS` is `gate.max_wait_ms`; below `KAFKA`, `_` stands for the dots of librdkafka's names.
@@ -245,6 +327,29 @@ fn raw_of(value: &DeValue<'_>) -> Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_key_may_have_the_files_quotes() {
+        for (typed, name) in [
+            ("gate.match", Some("gate.match")),
+            (
+                "kafka.\"bootstrap.servers\"",
+                Some("kafka.bootstrap.servers"),
+            ),
+            ("kafka.'group.id'", Some("kafka.group.id")),
+            (
+                "\"kafka\".consumer.\"fetch.max.bytes\"",
+                Some("kafka.consumer.fetch.max.bytes"),
+            ),
+            ("kafka.\"group.id", None),
+            ("kafka.group\".id\"", None),
+            ("kafka.\"group\"id", None),
+            ("", None),
+            ("\"\"", None),
+        ] {
+            assert_eq!(name_of_set(typed).as_deref(), name, "{typed}");
+        }
+    }
 
     #[test]
     fn variables_name_keys_and_librdkafka_properties() {

@@ -140,6 +140,101 @@ fn every_problem_is_reported_at_once_with_its_line() {
 }
 
 #[test]
+fn what_is_wrong_between_keys_and_by_another_judge_is_reported_beside_the_rest() {
+    let (_directory, sources) = sources(
+        "[gate]\nmatch_from = 5\nmatch_until = 4\nfloor = \"x\"\nwrong = 1\n[kafka.consumer]\nfoo.bar = 1\n\
+         [zones]\ntopic = \"telemetry\"\n[telemetry]\ntopic = \"\"\n",
+    );
+    let refused = |config: &Config| {
+        assert_eq!(config.kafka.consumer().get("foo.bar"), Some("1"));
+        vec![RefusedProperty {
+            keys: vec!["kafka.consumer.foo.bar".to_owned()],
+            message: "no such property".to_owned(),
+        }]
+    };
+    let text = load_with(&sources, refused).unwrap_err().to_string();
+    for (expected, line) in [
+        ("`gate.match_from` (1970", 2),
+        ("`gate.floor` must be", 4),
+        ("there is no key `gate.wrong`", 5),
+        ("`kafka.consumer.foo.bar`: no such property", 7),
+        ("`telemetry.topic` must be", 11),
+    ] {
+        let said = text.lines().find(|said| said.contains(expected));
+        let said = said.unwrap_or_else(|| panic!("no {expected:?} in {text}"));
+        assert!(said.ends_with(&format!("ringfence.toml:{line})")), "{said}");
+    }
+    // What the topic would be without its wrong value clashes with nothing.
+    assert_eq!(text.lines().count(), 5, "{text}");
+}
+
+#[test]
+fn a_fault_between_the_fields_stands_where_one_of_them_was_written() {
+    let text = problems(
+        "[telemetry]\nid = \"/p\"\nlat = \"/q\"\nlon = \"/q\"\n[enriched]\nfield = \"p\"\n",
+    );
+    assert!(!text.contains("default"), "{text}");
+    let line = |what: &str| {
+        text.lines()
+            .find(|line| line.contains(what))
+            .unwrap_or(&text)
+    };
+    assert!(
+        line("`telemetry.lat` and `telemetry.lon`").ends_with("toml:3)"),
+        "{text}"
+    );
+    assert!(
+        line("`enriched.field` would overwrite").ends_with("toml:6)"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_empty_section_that_does_not_exist_is_refused_too() {
+    for (file, expected) in [
+        (
+            "[gatee]\n",
+            "there is no section `[gatee]`; the nearest is `[gate]`",
+        ),
+        ("[kafka.producr]\n", "the nearest is `[kafka.producer]`"),
+        ("[gate.floor]\n", "there is no section `[gate.floor]`"),
+        ("[gate]\nfloor = {}\n", "there is no section `[gate.floor]`"),
+    ] {
+        let text = problems(file);
+        assert!(text.contains(expected), "{file}: {text}");
+    }
+    let (_directory, sources) = sources("[gate]\n[kafka]\n[kafka.zones]\n");
+    assert!(load(&sources).is_ok());
+}
+
+#[test]
+fn a_reference_is_one_and_what_it_names_has_an_end() {
+    for (reference, expected) in [
+        (
+            "{ file = \"/x\", env = \"X\" }",
+            "either `env` or `file`, not both",
+        ),
+        (
+            "{ file = \"/dev/zero\" }",
+            "it is longer than 1048576 bytes",
+        ),
+        ("{ file = \"/nowhere\" }", "cannot read `/nowhere`"),
+    ] {
+        let text = problems(&format!("[kafka]\n\"group.id\" = {reference}\n"));
+        assert!(
+            text.contains("`kafka.group.id`") && text.contains(expected),
+            "{text}"
+        );
+    }
+    let endless = Sources {
+        file: Some("/dev/zero".into()),
+        ..Sources::default()
+    };
+    let text = load(&endless).unwrap_err().to_string();
+    assert!(text.contains("longer than"), "{text}");
+}
+
+#[test]
 fn key_in_a_wrong_section_is_found() {
     assert!(
         problems("[delivery]\nmax_wait_ms = 1\n").contains("the nearest is `gate.max_wait_ms`")

@@ -64,7 +64,7 @@ impl TimelineEntry {
 /// The changes of one zone that rule at some instant, by `valid_from`. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
-    entries: Arc<Vec<TimelineEntry>>,
+    entries: Arc<[TimelineEntry]>,
     /// The last version number seen, to count those that do not rise.
     pub(super) version: Option<i64>,
 }
@@ -108,7 +108,7 @@ impl Timeline {
         added: TimelineEntry,
         mut cut: impl FnMut(&TimelineEntry),
     ) -> Vec<TimelineEntry> {
-        let entries = Arc::make_mut(&mut self.entries);
+        let mut entries = self.entries.to_vec();
         let mut gone = Vec::new();
         entries.retain_mut(|entry| {
             if !added.order.is_after(&entry.order) {
@@ -128,16 +128,16 @@ impl Timeline {
             true
         });
         let place = entries.partition_point(|entry| entry.valid_from < added.valid_from);
-        // Nearly all zones have one entry for ever, where a vector would begin with room for four.
-        entries.reserve_exact(1);
         entries.insert(place, added);
+        self.entries = entries.into();
         gone
     }
 
     /// Forgets what is over by `end`: versions that ended and removals that only said so. Gives what went.
     pub(super) fn forget(&mut self, end: EventTime) -> Vec<TimelineEntry> {
         let mut gone = Vec::new();
-        Arc::make_mut(&mut self.entries).retain(|entry| {
+        let mut entries = self.entries.to_vec();
+        entries.retain(|entry| {
             let over = match entry.ruler {
                 Ruler::Upsert { .. } => entry.version_end().is_some_and(|until| until <= end),
                 Ruler::Remove => entry.valid_from <= end,
@@ -147,6 +147,7 @@ impl Timeline {
             }
             !over
         });
+        self.entries = entries.into();
         gone
     }
 }

@@ -292,28 +292,8 @@ impl<'b> MessageRef<'b> {
         )
     }
 
-    /// Whether it is known to have no header, without asking for them: librdkafka allocates and fills a buffer for that
-    /// answer, a twentieth of what passing a record on costs.
-    fn is_bare(&self) -> bool {
-        // SAFETY: a live message.
-        let epoch = unsafe { sys::rd_kafka_message_leader_epoch(self.raw) };
-        // An empty value does not stand in the record's buffer: librdkafka lends an empty string of its own.
-        if epoch < 0 || self.raw.payload.is_null() || self.raw.len == 0 {
-            return false;
-        }
-        // SAFETY: only a batch of record format 2 has a leader epoch (rdkafka_msgset_reader.c sets -1 for the older ones).
-        // In it the count of headers follows the value, one byte at least, in the one buffer in which librdkafka reads the
-        // record and lends the value: receive and decompression buffers are contiguous.
-        let count = unsafe { *self.raw.payload.cast::<u8>().add(self.raw.len) };
-        // A varint: zero is written in no other way.
-        count == 0
-    }
-
     /// Appends its headers to `out`, in order. One whose name is not UTF-8, which Kafka requires, is left out.
     pub fn headers(&self, out: &mut Vec<HeaderRef<'b>>) {
-        if self.is_bare() {
-            return;
-        }
         let mut headers = ptr::null_mut();
         // SAFETY: a live message; the headers it yields belong to it.
         if unsafe { sys::rd_kafka_message_headers(self.raw, &raw mut headers) } != NO_ERROR {

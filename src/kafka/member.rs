@@ -332,6 +332,12 @@ impl Member {
             .map_err(self.doing("store offsets of"))
     }
 
+    /// Whether the group has given its partitions to others: what it had is no longer its own to commit. So until the
+    /// event that says so is answered.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.consumer().assignment_lost()
+    }
+
     /// Commits offsets and waits for the answer.
     ///
     /// They are stored too, and first: the client's own commits go on meanwhile, and one of an older stored offset that is

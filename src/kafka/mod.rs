@@ -68,10 +68,12 @@ impl EdgeError {
         }
     }
 
-    /// Whether the group was between two generations: it takes commits again once its members have joined anew.
+    /// Whether the group was between two generations, or the client a step behind it: it takes commits again once its
+    /// members have joined anew. Not from one whose partitions are lost (FS-14).
     pub(crate) fn is_rebalancing(&self) -> bool {
+        use RDKafkaErrorCode as Code;
         matches!(self, Self::Cluster { source, .. }
-            if code_of(source) == Some(RDKafkaErrorCode::RebalanceInProgress))
+            if matches!(code_of(source), Some(Code::RebalanceInProgress | Code::IllegalGeneration)))
     }
 }
 

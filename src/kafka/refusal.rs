@@ -11,16 +11,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, ProducerContext};
 
 use super::client::{CommitBy, Properties, Settings};
+use crate::config::RefusedProperty;
 use crate::config::librdkafka::is_secret;
-
-/// Something that librdkafka does not take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The properties that it is about, as `kafka.consumer.fetch.max.bytes`; where librdkafka names none, none.
-    pub keys: Vec<String>,
-    /// What it says, without the value of a secret.
-    pub message: String,
-}
 
 /// A client that is only tried says nothing.
 #[derive(Clone, Copy)]
@@ -40,7 +32,7 @@ impl ProducerContext for Mute {
 
 /// Everything in `settings` that librdkafka refuses.
 #[must_use]
-pub fn refusals(settings: &Settings) -> Vec<Refusal> {
+pub fn refusals(settings: &Settings) -> Vec<RefusedProperty> {
     // A section for some clients may hold those for all of them too: they are `[kafka]`'s.
     let own = |section: &Properties| -> Properties {
         let is_own = |name: &String, value: &String| settings.common.get(name) != Some(value);
@@ -56,7 +48,7 @@ pub fn refusals(settings: &Settings) -> Vec<Refusal> {
         ("kafka.zones", own(&settings.zones)),
         ("kafka.producer", own(&settings.producer)),
     ];
-    let single: Vec<Refusal> = sections
+    let single: Vec<RefusedProperty> = sections
         .iter()
         .flat_map(|(section, properties)| {
             properties
@@ -73,14 +65,14 @@ pub fn refusals(settings: &Settings) -> Vec<Refusal> {
         .into_iter()
         .flatten()
         .filter(|message| said.insert(message.clone()))
-        .map(|message| Refusal {
+        .map(|message| RefusedProperty {
             keys: named_in(&message, &sections),
             message: shown(message, &sections),
         })
         .collect()
 }
 
-fn refused_alone(section: &str, name: &str, value: &str) -> Option<Refusal> {
+fn refused_alone(section: &str, name: &str, value: &str) -> Option<RefusedProperty> {
     let mut config = ClientConfig::new();
     config.set(name, value);
     let message = match config.create_native_config() {
@@ -93,7 +85,7 @@ fn refused_alone(section: &str, name: &str, value: &str) -> Option<Refusal> {
     } else {
         message
     };
-    Some(Refusal {
+    Some(RefusedProperty {
         keys: vec![format!("{section}.{name}")],
         message,
     })
@@ -149,7 +141,7 @@ fn shown(message: String, sections: &[(&str, Properties)]) -> String {
 mod tests {
     use super::*;
 
-    fn with(set: &[(&str, &str, &str)]) -> Vec<Refusal> {
+    fn with(set: &[(&str, &str, &str)]) -> Vec<RefusedProperty> {
         let mut settings = Settings::new("broker:1", "mine");
         for (section, name, value) in set {
             let properties = match *section {

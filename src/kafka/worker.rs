@@ -418,7 +418,8 @@ where
         let begun = Clock::mono();
         while let Err(error) = self.member.commit(&commits) {
             let now = Clock::mono();
-            if !error.is_rebalancing() || now.since(begun) >= REBALANCE_WAIT {
+            let is_over = self.member.has_lost() || now.since(begun) >= REBALANCE_WAIT;
+            if !error.is_rebalancing() || is_over {
                 // The partitions' next owner reads a little again: at least once.
                 tracing::warn!(%error, "offsets were not committed, some records will be written twice");
                 break;

@@ -545,7 +545,7 @@ fn source_of<'a>(record: &RecordRef<'a>) -> Source<'a> {
         timestamp: record.timestamp,
         key: record.key,
         value: record.value,
-        headers: OriginalHeaders::Lent(record.headers),
+        headers: OriginalHeaders::lent(record.headers),
     }
 }
 

@@ -167,7 +167,7 @@ impl HoldQueue {
         HeldBytes {
             key: held.key_len.map(|_| key),
             value: held.value_len.map(|_| value),
-            headers: OriginalHeaders::Packed(headers),
+            headers: OriginalHeaders::packed(headers),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::codec::headers::{DeadLetterHeaders, EnrichedHeaders, Flags};
-use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token, output_timestamp, pack_headers};
+use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token, output_timestamp};
 use crate::partition::{PartitionId, RecordPosition};
 use crate::pipeline::partitioning::Partitioning;
 use crate::rejection::{Rejection, RejectionReason};
@@ -60,8 +60,9 @@ pub(crate) struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn frame_bytes(&self) -> usize {
-        let headers = self.headers.byte_len() + HEADER_OVERHEAD_BYTES * self.headers.iter().count();
+    /// What an output that repeats these headers of it takes beside its value.
+    fn frame_bytes(&self, headers: OriginalHeaders<'_>) -> usize {
+        let headers = headers.byte_len() + HEADER_OVERHEAD_BYTES * headers.iter().count();
         self.key.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD_BYTES
     }
 }
@@ -131,7 +132,8 @@ impl Writer {
         } else {
             source.value
         };
-        let mut bytes = source.frame_bytes() + value.map_or(0, <[u8]>::len);
+        let headers = source.headers.for_enriched();
+        let mut bytes = source.frame_bytes(headers) + value.map_or(0, <[u8]>::len);
         let added = self.rules.headers.then(|| {
             self.added.fill(matched, source.position, flags);
             &self.added
@@ -155,7 +157,7 @@ impl Writer {
             key: source.key,
             value,
             timestamp: output_timestamp(source.timestamp.instant(), wall),
-            headers: source.headers,
+            headers,
             added,
         });
         if self.rules.keep_originals {
@@ -191,7 +193,8 @@ impl Writer {
     ) -> (Extent, usize) {
         let max = self.rules.dead_letter_max_bytes;
         let error_bytes = 1_024 + self.rules.telemetry_topic.len() + rejection.detail.len();
-        let frame = source.frame_bytes() + error_bytes;
+        let repeated = source.headers.for_dead_letter();
+        let frame = source.frame_bytes(repeated) + error_bytes;
         let stub = source.key.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES + error_bytes;
         let value_len = source.value.map_or(0, <[u8]>::len);
         let fits = |extent: Extent| match extent {
@@ -206,8 +209,8 @@ impl Writer {
             .expect("a bare dead letter always fits");
         let cut = |len: usize| source.value.map(|value| &value[..value.len().min(len)]);
         let (key, value, headers) = match extent {
-            Extent::Whole => (source.key, source.value, source.headers),
-            Extent::CutValue => (source.key, cut(max - frame), source.headers),
+            Extent::Whole => (source.key, source.value, repeated),
+            Extent::CutValue => (source.key, cut(max - frame), repeated),
             Extent::Stub => (source.key, cut(CUT_VALUE_BYTES), OriginalHeaders::NONE),
             Extent::Bare => (None, None, OriginalHeaders::NONE),
         };
@@ -239,10 +242,7 @@ impl Writer {
 
     fn keep(&mut self, source: &Source<'_>, token: Token, letter: Option<(Extent, Rejection)>) {
         let mut headers = Vec::new();
-        match source.headers {
-            OriginalHeaders::Lent(lent) => pack_headers(lent, &mut headers),
-            OriginalHeaders::Packed(packed) => headers.extend_from_slice(packed),
-        }
+        source.headers.pack(&mut headers);
         let kept = Kept {
             position: source.position,
             timestamp: source.timestamp,
@@ -284,7 +284,7 @@ impl Writer {
             timestamp: kept.timestamp,
             key: kept.key.as_deref(),
             value: kept.value.as_deref(),
-            headers: OriginalHeaders::Packed(&kept.headers),
+            headers: OriginalHeaders::packed(&kept.headers),
         };
         let (extent, bytes) = self.letter(&source, token, &rejection, at_most, wall, sink);
         kept.letter = Some((extent, rejection.clone()));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::codec::headers::DeadLetterHeaders;
+use crate::codec::headers::{DeadLetterHeaders, is_of_dead_letter};
 use crate::enriched::output_timestamp;
 use crate::kafka::EdgeError;
 use crate::kafka::client::Settings;
@@ -113,6 +113,7 @@ impl Letters {
         let headers: Vec<_> = record
             .into_iter()
             .flat_map(OwnedRecord::headers)
+            .filter(|(name, _)| !is_of_dead_letter(name))
             .chain(self.headers.iter().map(|(name, value)| (name, Some(value))))
             .collect();
         let letter = Outgoing {

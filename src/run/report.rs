@@ -127,6 +127,18 @@ impl Report {
         self.waits_for.store(Arc::new(what));
     }
 
+    /// What a start waits for, if anything: of the cluster, then of the zones.
+    fn waiting_for(&self) -> String {
+        let cluster = self.waits_for.load();
+        if cluster.is_empty() {
+            let gate = self.zones.status.load();
+            gate.as_ref()
+                .map_or_else(String::new, |status| status.waiting_for.clone())
+        } else {
+            cluster.to_string()
+        }
+    }
+
     pub(super) fn knows_topics(&self, telemetry_partitions: usize) {
         self.telemetry_partitions.store(
             i64::try_from(telemetry_partitions).unwrap_or(i64::MAX),
@@ -505,7 +517,7 @@ impl Source for Report {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "phase": self.phase().as_str(),
-            "waiting_for": **self.waits_for.load(),
+            "waiting_for": self.waiting_for(),
             "telemetry_partitions": (partitions >= 0).then_some(partitions),
             "gate": self.zones.status.load().as_ref().map(|status| gate_json(status)),
             "workers": workers.collect::<Vec<_>>(),

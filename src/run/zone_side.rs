@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use super::letters::Letters;
 use super::markers::Markers;
 use super::promoter::Promoter;
+use super::waiting::Waiting;
 use crate::clock::{Clock, GuardedTime};
 use crate::codec::zone_change::{self, ZoneRules};
 use crate::gate::clock_guard::ClockGuard;
@@ -129,6 +130,7 @@ pub(super) struct ZoneSide {
     published_at: MonoTime,
     bootstrapped: bool,
     live_told: usize,
+    waiting: Waiting,
     /// What was told last: they differ by more than any margin covers.
     clocks_differ: bool,
 }
@@ -185,6 +187,7 @@ impl ZoneSide {
             published_at: MonoTime::default(),
             bootstrapped: false,
             live_told: 0,
+            waiting: Waiting::new(mono),
             clocks_differ: false,
         })
     }
@@ -243,6 +246,7 @@ impl ZoneSide {
             tracing::warn!(steps, t = %self.time.now().wall, wall = %Clock::wall(), "this host's clock stepped");
         }
         let status = self.gate.status();
+        self.waiting.tell(&status, self.published_at);
         // More than the margin can ever cover: this clock or a broker's is wrong, or the topic is slow. Told when it begins and
         // when it ends, however it wavers meanwhile.
         let most = self.settings.gate.settle_margin_max.as_millis() as u64;

@@ -1,7 +1,8 @@
 //! Two output topics side by side: every record that is unflagged in both must have the same key, value and
-//! `ringfence-at` (I10). Records are paired by their source; the first occurrence of each counts.
+//! `ringfence-at` (I10). Records are paired by their source; the first occurrence of each counts. One that stands alone
+//! is a difference too, unless what the other topic lacks is explained: see [`Known`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
@@ -41,17 +42,52 @@ pub struct Difference {
     pub only_left: u64,
     /// Records of the second topic alone, within that range.
     pub only_right: u64,
+    /// Records of the first topic alone, before or behind all that the second has of their partition, or of a partition
+    /// that it has nothing of.
+    pub beyond_left: u64,
+    /// Likewise of the second topic.
+    pub beyond_right: u64,
+    /// Of those beyond, the ones that the other topic cannot have, or need not have any more.
+    pub explained: u64,
+    /// Where the topics begin and end differently, by partition.
+    pub ranges: Vec<String>,
     /// Records without a readable source header.
     pub unreadable: u64,
 }
 
 impl Difference {
-    /// Whether all compared records are the same and none is missing.
+    /// Whether all that both topics cover is the same, and nothing is missing in between.
     #[must_use]
-    pub fn is_clean(&self) -> bool {
+    pub fn is_same_in_overlap(&self) -> bool {
         self.different + self.only_left + self.only_right + self.unreadable == 0
             && self.compared > 0
     }
+
+    /// Records beyond what the other topic covers for which there is no explanation.
+    #[must_use]
+    pub fn unexplained(&self) -> u64 {
+        self.beyond_left + self.beyond_right - self.explained
+    }
+
+    /// Whether all compared records are the same, and none is missing without an explanation.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.is_same_in_overlap() && self.unexplained() == 0
+    }
+}
+
+/// What explains that a topic begins later than the other, or lacks a partition of it.
+///
+/// A replay reads what the telemetry topic still has; and an output topic forgets its oldest records too. Nothing
+/// explains that one ends earlier: it is not finished, or it lost records.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The oldest record of each partition that the telemetry topic still has.
+    pub telemetry_from: BTreeMap<i32, i64>,
+    /// Whether the first topic has forgotten its oldest records.
+    pub left_forgets: bool,
+    /// Whether the second topic has.
+    pub right_forgets: bool,
 }
 
 /// Pairs the records of two output topics.
@@ -138,20 +174,68 @@ impl Comparison {
 
     /// What was found, once both topics are read.
     #[must_use]
-    pub fn finish(mut self) -> Difference {
+    pub fn finish(mut self, known: &Known) -> Difference {
         for ((partition, offset), half) in &self.halves {
             let Half::Waiting(side, _) = half else {
                 continue;
             };
-            // Alone counts only where the other topic has earlier and later ones.
-            let other = self.ranges.get(&(*partition, *side == Side::Right));
+            let is_left = *side == Side::Left;
+            let other = self.ranges.get(&(*partition, !is_left));
+            let found = &mut self.found;
             if other.is_some_and(|(from, to)| from < offset && offset < to) {
-                match side {
-                    Side::Left => self.found.only_left += 1,
-                    Side::Right => self.found.only_right += 1,
-                }
+                *if is_left {
+                    &mut found.only_left
+                } else {
+                    &mut found.only_right
+                } += 1;
+                continue;
             }
+            *if is_left {
+                &mut found.beyond_left
+            } else {
+                &mut found.beyond_right
+            } += 1;
+            let is_before = other.is_some_and(|(from, _)| offset < from);
+            let is_behind = other.is_some_and(|(_, to)| offset > to);
+            let other_forgets = if is_left {
+                known.right_forgets
+            } else {
+                known.left_forgets
+            };
+            let source = known.telemetry_from.get(partition);
+            let has_no_source = source.is_some_and(|from| offset < from) && !is_behind;
+            found.explained += u64::from(has_no_source || is_before && other_forgets);
         }
+        self.found.ranges = self.uneven();
         self.found
+    }
+
+    /// The partitions that the topics do not begin and end with alike.
+    fn uneven(&self) -> Vec<String> {
+        let partitions: std::collections::BTreeSet<i32> = self
+            .ranges
+            .keys()
+            .map(|(partition, _)| *partition)
+            .collect();
+        let covered = |partition, is_left| {
+            self.ranges.get(&(partition, is_left)).map_or_else(
+                || "nothing".to_owned(),
+                |(from, last)| format!("{from} to {last}"),
+            )
+        };
+        partitions
+            .into_iter()
+            .map(|partition| {
+                (
+                    partition,
+                    covered(partition, true),
+                    covered(partition, false),
+                )
+            })
+            .filter(|(_, left, right)| left != right)
+            .map(|(partition, left, right)| {
+                format!("partition {partition}: {left} in the first, {right} in the second")
+            })
+            .collect()
     }
 }

@@ -11,7 +11,7 @@ use super::audit::{Audit, JIGSAW};
 use super::event::{self, Reading};
 use super::report::Finding;
 use super::rules::{Matching, Rules};
-use super::source::{Kind, Output, Place, Source, Stored};
+use super::source::{Kind, Output, Place, Source, Stored, StoredHeader};
 use super::timeline::Explanation;
 use super::value::Wrong;
 
@@ -89,7 +89,8 @@ impl Audit {
         if !truncated && (letter.key != record.key || letter.value != record.value) {
             return Err("the dead letter's key or value is not the original's".to_owned());
         }
-        if !truncated && !letter.headers.starts_with(&record.headers) {
+        let added = letter.headers_after(record, headers::is_of_dead_letter);
+        if !truncated && added.is_none() {
             return Err("the original's headers are not kept in the dead letter".to_owned());
         }
         Ok(())
@@ -116,8 +117,11 @@ impl Audit {
         if output.key != record.key {
             return Err("the key is not the original's".to_owned());
         }
-        if !output.headers.starts_with(&record.headers) {
+        let Some(added) = output.headers_after(record, headers::is_of_enriched) else {
             return Err("the original's headers are not kept".to_owned());
+        };
+        if let Some(name) = twice(added) {
+            return Err(format!("`{name}` stands twice"));
         }
         let event = match (self.reading(record), flags.has(Flag::Invalid)) {
             (Reading::Valid(event), false) => event,
@@ -256,6 +260,13 @@ impl Audit {
         }
         Ok(())
     }
+}
+
+/// The first name that comes again among these headers.
+fn twice(headers: &[StoredHeader]) -> Option<&str> {
+    let mut names = headers.iter().enumerate();
+    let again = names.find(|(at, (name, _))| headers[..*at].iter().any(|(known, _)| known == name));
+    again.map(|(_, (name, _))| &**name)
 }
 
 /// The output carries its source's timestamp, unless the broker sets its own or would refuse it.

@@ -14,7 +14,7 @@ mod source;
 mod timeline;
 mod value;
 
-pub use against::{Comparison, Difference};
+pub use against::{Comparison, Difference, Known};
 pub use audit::{Audit, Backlog};
 pub use event::Pointers;
 pub use report::{Finding, Report, Tally};

@@ -13,7 +13,7 @@ const AHEAD_MAX: i64 = 20_000_000;
 const GAP_MIN: i64 = 1_000;
 
 /// A header kept with its record: name and value.
-type StoredHeader = (Box<str>, Option<Box<[u8]>>);
+pub(super) type StoredHeader = (Box<str>, Option<Box<[u8]>>);
 
 /// A record kept until it is judged.
 #[derive(Debug)]
@@ -38,7 +38,25 @@ impl Stored {
         }
     }
 
-    /// The value of the last header of this name: an original may carry one of an earlier pass.
+    /// What an output has behind the headers of its source, of which it repeats all but those of `its_own` names; `None`
+    /// where it does not repeat them in order.
+    pub(super) fn headers_after(
+        &self,
+        source: &Self,
+        its_own: fn(&str) -> bool,
+    ) -> Option<&[StoredHeader]> {
+        let mut rest = self.headers.as_slice();
+        for original in source.headers.iter().filter(|(name, _)| !its_own(name)) {
+            let (first, behind) = rest.split_first()?;
+            if first != original {
+                return None;
+            }
+            rest = behind;
+        }
+        Some(rest)
+    }
+
+    /// The value of the last header of this name.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self
             .headers

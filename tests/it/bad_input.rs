@@ -1,7 +1,10 @@
-//! Wrong input of every kind, by the numbers of FAULTS.md D: FS-45 to FS-56, for telemetry records, zone records and
-//! shapes. Each ends as a rejection with its reason (a dead letter, or a zone's previous version kept); nothing
-//! panics, nothing is guessed. What the engines do with a rejection is tested where they are; one row for each
-//! configuration key, and a test that none is missing, stand in `configuration.rs`.
+//! Wrong input of every kind: for telemetry records, zone records and shapes by the numbers of FAULTS.md D, FS-45 to
+//! FS-56, and below, in `configuration`, one row for each configuration key, with what is wrong between them and in the
+//! file. Each record ends as a rejection with its reason (a dead letter, or a zone's previous version kept), each wrong
+//! configuration as a sentence and exit 78; nothing panics, nothing is guessed. What the engines do with a rejection is
+//! tested where they are.
+
+mod configuration;
 
 use std::sync::Arc;
 
@@ -63,6 +66,15 @@ fn polygon(coordinates: &str) -> Result<Arc<Zone>, Reason> {
 
 fn covers(zone: &Zone, lon: f64, lat: f64) -> bool {
     zone.area.covers(Position { lon, lat })
+}
+
+/// The list has no gap: a test for each number, here; that each key has its row is tested with the rows.
+#[test]
+fn every_kind_of_wrong_record_has_its_test_here() {
+    let here = include_str!("bad_input.rs");
+    for number in 45..=56 {
+        assert!(here.contains(&format!("\nfn fs_{number}_")), "FS-{number}");
+    }
 }
 
 #[test]

@@ -46,6 +46,11 @@ fn check_says_that_the_brokers_tell_the_largest_timestamps_and_what_the_principa
     stage.create_topics(2, &["--replication", "1"]);
     let empty = findings(&ringfence(&stage.config, &["--json", "check"]));
     assert_found(&empty, "note", "shows with its first record");
+    assert_found(
+        &empty,
+        "warning",
+        "enriches nothing until a zone is in force",
+    );
     let zone = rectangle("a", 0.0, 0.0, 1.0, 1.0, "");
     stage.write("zones", [(Some(0), "a".to_owned(), zone)]);
     let output = ringfence(&stage.config, &["--json", "check"]);

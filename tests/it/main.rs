@@ -15,7 +15,6 @@ mod bad_input;
 mod broker;
 mod broker_faults;
 mod check;
-mod configuration;
 mod fuzz;
 mod gate_faults;
 mod index_oracle;

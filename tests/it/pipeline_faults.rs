@@ -10,7 +10,7 @@ use ringfence::pipeline::{
     StopReason, Token,
 };
 use ringfence::rejection::RejectionReason;
-use ringfence::telemetry::{RecordRef, RecordTimestamp};
+use ringfence::telemetry::{HeaderRef, RecordRef, RecordTimestamp};
 
 use crate::support::worker::{Worker, config, event};
 use crate::support::zones::{PlainZones, change, rectangle, t};
@@ -867,6 +867,52 @@ fn a_source_stamp_far_ahead_is_clamped_and_key_and_headers_are_kept() {
         ]
     );
     assert_eq!(out.header("ringfence-source"), Some("0:0"));
+}
+
+/// A Ringfence behind another, and a letter that was brought back by other means than `dead-letters replay`.
+#[test]
+fn headers_of_an_earlier_pass_are_not_taken_for_those_of_this_one() {
+    let earlier: &[HeaderRef<'_>] = &[
+        ("ringfence-at", Some(b"5")),
+        ("ringfence-flags", Some(b"late")),
+        ("ringfence-error-reason", Some(b"late")),
+        ("ringfence-error-truncated", Some(b"value")),
+        ("traceparent", Some(b"00-1")),
+    ];
+    let mut worker = worker(&[0]);
+    let (at_once, held) = (settled(), waiting());
+    for (offset, value) in [at_once.as_str(), &held, "no JSON"].iter().enumerate() {
+        worker.ingest(&[RecordRef {
+            partition: PartitionId(0),
+            offset: Offset(offset as i64),
+            timestamp: RecordTimestamp::Missing,
+            key: None,
+            value: Some(value.as_bytes()),
+            headers: earlier,
+        }]);
+    }
+    worker.zones.view.as_of = t(AS_OF + 1);
+    worker.turn();
+    assert_eq!(worker.written.len(), 3);
+    for out in &worker.written {
+        let named = |name: &str| {
+            out.headers
+                .iter()
+                .filter(|(known, _)| known == name)
+                .count()
+        };
+        assert_eq!(named("traceparent"), 1);
+        if out.is_dead_letter() {
+            assert_eq!(out.header("ringfence-error-reason"), Some("not_json"));
+            assert_eq!(named("ringfence-error-reason"), 1);
+            assert_eq!(out.header("ringfence-error-truncated"), None);
+            assert_eq!(out.header("ringfence-flags"), Some("late"), "as it came");
+        } else {
+            assert_eq!(named("ringfence-at"), 1);
+            assert_eq!(out.header("ringfence-flags"), None);
+            assert_eq!(named("ringfence-error-reason"), 1, "no name of this one's");
+        }
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use ringfence::clock::Clock;
+use ringfence::kafka::ffi::MockTuning;
 use ringfence::kafka::worker::WorkerSettings;
 use ringfence::pipeline::PipelineConfig;
 
@@ -173,6 +174,42 @@ fn fs_14_a_last_commit_refused_in_a_rebalance_is_repeated_before_the_worker_leav
         counters.consumed == 200 && counters.held + counters.in_flight == 0
     });
     let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS; 2];
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::OffsetCommit, &refused);
+    worker.stop().unwrap();
+    world.wait_committed(200);
+    assert_eq!(world.audit(200), 0);
+}
+
+/// The client is on its way into a new generation as the worker leaves, and its commit still names the old one.
+#[test]
+fn fs_14_a_last_commit_refused_for_its_generation_is_repeated_while_the_client_joins_anew() {
+    const JOIN_GROUP: i16 = 11;
+    let mut world = World::new(1, 2);
+    let heartbeat = ("heartbeat.interval.ms".into(), "100".into());
+    world.settings.consumer.extend([heartbeat]);
+    world.produce(0..200);
+    let worker = world.worker_with(|worker, _| worker.commit_interval = Duration::from_secs(60));
+    wait_for("all is written", || {
+        let counters = worker.window.seen().counters;
+        counters.consumed == 200 && counters.held + counters.in_flight == 0
+    });
+    world.mock().tune(MockTuning::DelayRequest {
+        broker: 1,
+        api_key: JOIN_GROUP,
+        rtt: Duration::from_secs(3),
+    });
+    let rebalances = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS];
+    world
+        .controls()
+        .request_errors(RDKafkaApiKey::Heartbeat, &rebalances);
+    let begun = Clock::mono();
+    let asked = Duration::from_secs(1);
+    wait_for("some heartbeats later", || {
+        Clock::mono().since(begun) > asked
+    });
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION; 2];
     world
         .controls()
         .request_errors(RDKafkaApiKey::OffsetCommit, &refused);

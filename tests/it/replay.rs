@@ -107,7 +107,14 @@ fn a_replay_over_a_compacted_topic_with_restarts_writes_the_same_bytes() {
         "{report:#}\nof {summary}; {compacted} zone changes were compacted away before the replay began, {compacted_later} in the end"
     );
     assert!(compacted_later > compacted + 100, "and went on within");
-    for difference in ["different", "only_left", "only_right", "unreadable"] {
+    for difference in [
+        "different",
+        "only_left",
+        "only_right",
+        "beyond_left",
+        "beyond_right",
+        "unreadable",
+    ] {
         assert_eq!(report[difference], 0, "{difference}: {report:#}");
     }
     let count = |name: &str| report[name].as_u64().expect("a count");

@@ -1,9 +1,9 @@
 //! The commands on the embedded mock cluster, run as the binary: zones in and out of the topic, a simulated world in it,
 //! and what `verify` says where there is nothing to judge.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use ringfence::codec::zone_change::{ZoneRules, decode};
@@ -12,6 +12,9 @@ use ringfence::kafka::admin::Admin;
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::mock::EmbeddedCluster;
 use ringfence::kafka::reader::TopicReader;
+
+use crate::support::daemon::{Daemon, eventually, ringfence, ringfence_ok};
+use crate::support::stage::Stage;
 
 struct Cluster(EmbeddedCluster);
 
@@ -220,6 +223,227 @@ fn zones_go_in_come_out_are_replaced_and_deleted() {
     );
 }
 
+#[test]
+fn a_change_that_the_daemon_would_reject_for_its_instant_is_not_written() {
+    let cluster = Cluster::start();
+    let zones = file(".geojson", &[square("a", 1)]);
+    let refused = |args: &[&str]| {
+        let output = cluster.run(args);
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 2, "{args:?}: {said}");
+        assert!(
+            said.contains("`gate.max_schedule_ms` (259200000)"),
+            "{said}"
+        );
+    };
+    for far in [
+        ["--lead", "10d"],
+        ["--lead", "99999999999999ms"],
+        ["--effective-at", "2999-01-01T00:00:00Z"],
+    ] {
+        refused(&["zones", "import", far[0], far[1], path(&zones)]);
+    }
+    assert_eq!(cluster.read("zones"), []);
+    done(
+        &cluster
+            .run(&["zones", "import", "--lead", "0ms", path(&zones)])
+            .ok_or_late(),
+    );
+    refused(&[
+        "zones",
+        "delete",
+        "a",
+        "--effective-at",
+        "2999-01-01T00:00:00Z",
+    ]);
+    assert_eq!(cluster.read("zones").len(), 1);
+    // The lead that an import takes by itself is no exception.
+    let short = ["--set", "gate.max_schedule_ms=1000"];
+    let output = cluster.run(&[&short[..], &["zones", "import", path(&zones)]].concat());
+    assert_eq!(code(&output), 2, "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_import_says_what_it_left_out_wrote_over_or_will_never_see_in_force() {
+    let cluster = Cluster::start();
+    let with = |id: &str, properties: &str| {
+        square(id, 1).replace(
+            "\"properties\":{}",
+            &format!("\"properties\":{{{properties}}}"),
+        )
+    };
+    let zones = file(
+        ".geojson",
+        &[
+            square("a", 1),
+            bow("bad"),
+            with("over", "\"expires_at\":\"2020-01-01T00:00:00Z\""),
+            with("own", "\"effective_at\":\"2020-01-01T00:00:00Z\""),
+        ],
+    );
+    let output = cluster.run(&["--json", "zones", "import", "--skip-invalid", path(&zones)]);
+    let report: serde_json::Value = serde_json::from_str(&done(&output)).unwrap();
+    for (name, count) in [
+        ("imported", 2),
+        ("written", 3),
+        ("invalid", 1),
+        ("over", 1),
+        ("rescheduled", 1),
+        ("removed", 0),
+        ("late", 0),
+    ] {
+        assert_eq!(report[name], count, "{name}: {report}");
+    }
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("never in force: `over` (2020-01-01T00:00:00"),
+        "{said}"
+    );
+    assert!(
+        said.contains("1 zones name an `effective_at` of their own"),
+        "{said}"
+    );
+    assert_eq!(
+        exported(&done(&cluster.run(&[
+            "zones",
+            "export",
+            "--at",
+            "32503680000000"
+        ]))),
+        ["a", "own"]
+    );
+}
+
+#[test]
+fn a_file_in_another_coordinate_system_is_refused_wherever_it_says_so() {
+    let cluster = Cluster::start();
+    let crs = |name: &str| {
+        format!("\"crs\":{{\"type\":\"name\",\"properties\":{{\"name\":\"{name}\"}}}}")
+    };
+    let zone = square("a", 1);
+    let mercator = crs("urn:ogc:def:crs:EPSG::3857");
+    let folder = tempfile::tempdir().unwrap();
+    let zones = folder.path().join("zones.geojson");
+    let name = zones.to_str().unwrap();
+    for file in [
+        format!("{{\"type\":\"FeatureCollection\",{mercator},\"features\":[{zone}]}}"),
+        format!("{{\"type\":\"FeatureCollection\",\"features\":[{zone}],{mercator}}}"),
+        format!("{}\n", zone.replacen('{', &format!("{{{mercator},"), 1)),
+    ] {
+        std::fs::write(&zones, file).unwrap();
+        for args in [["zones", "import", name], ["match", "--zones", name]] {
+            let output = cluster.run(&args);
+            let said = text(&output.stderr);
+            assert_eq!(code(&output), 1, "{args:?}: {said}");
+            assert!(
+                said.contains("EPSG::3857") && said.contains("ogr2ogr"),
+                "{said}"
+            );
+        }
+    }
+    assert_eq!(cluster.read("zones"), []);
+    let home = crs("urn:ogc:def:crs:OGC:1.3:CRS84");
+    let file = format!("{{\"type\":\"FeatureCollection\",{home},\"features\":[{zone}]}}");
+    std::fs::write(&zones, file).unwrap();
+    done(&cluster.run(&["zones", "import", name]));
+    let both = cluster.run(&["match", "--zones", "-"]);
+    assert_eq!(code(&both), 2, "{}", text(&both.stderr));
+}
+
+#[test]
+fn a_deletion_that_comes_too_late_is_given_an_advice_that_it_can_follow() {
+    // Stamps of the broker's own tell it: not on the mock.
+    let Some(stage) = Stage::new("too-late", "") else {
+        return;
+    };
+    stage.create_topics(1, &["--replication", "1"]);
+    let zones = file(".geojson", &[square("a", 1)]);
+    ringfence_ok(&stage.config, &["zones", "import", path(&zones)]);
+    let past = "2020-01-01T00:00:00Z";
+    let output = ringfence(
+        &stage.config,
+        &["zones", "delete", "a", "--effective-at", past],
+    );
+    let said = text(&output.stderr);
+    assert_eq!(code(&output), 1, "{said}");
+    assert!(
+        said.contains("1 of them reached the topic after") && !said.contains("--lead"),
+        "{said}"
+    );
+}
+
+#[test]
+fn who_stops_reading_is_no_failure_and_a_full_disk_is_one_that_is_said() {
+    let cluster = Cluster::start();
+    let zones: Vec<String> = (0..2_000)
+        .map(|n| square(&format!("zone-{n}"), 1))
+        .collect();
+    let zones = file(".geojson", &zones);
+    done(&cluster.run(&["zones", "import", path(&zones)]));
+    let run = |args: &[&str], out: Stdio| {
+        Command::new(env!("CARGO_BIN_EXE_ringfence"))
+            .args([
+                "--set",
+                &format!("kafka.bootstrap.servers={}", cluster.0.bootstrap_servers()),
+            ])
+            .args(args)
+            .stdout(out)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    for args in [["zones", "export"].as_slice(), &["config", "show"]] {
+        // A pipe that nobody reads from any more.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = run(args, writer.into()).wait_with_output().unwrap();
+        assert_eq!(
+            (code(&output), text(&output.stderr).as_str()),
+            (0, ""),
+            "{args:?}"
+        );
+    }
+    for args in [
+        ["zones", "export"].as_slice(),
+        &["config", "show"],
+        &["check", "--offline"],
+    ] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let output = run(args, full.into()).wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert!(
+            code(&output) == 1 && said.contains("No space left"),
+            "{args:?}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_is_named_while_it_is_waited_for() {
+    for args in [
+        ["zones", "export"].as_slice(),
+        &["dead-letters", "list"],
+        &["verify"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+            .args(["--set", "kafka.bootstrap.servers=127.0.0.1:1"])
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        lines.read_line(&mut said).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            said.contains("no answer yet from the cluster at `127.0.0.1:1`"),
+            "{args:?}: {said}"
+        );
+    }
+}
+
 /// An import without lead is told that its records came after the instant: that is what it asked for here.
 trait OkOrLate {
     fn ok_or_late(self) -> Self;
@@ -232,6 +456,33 @@ impl OkOrLate for Output {
         }
         self
     }
+}
+
+#[test]
+fn a_start_without_any_zone_says_what_it_waits_for() {
+    let cluster = Cluster::start();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("ringfence.toml");
+    let servers = cluster.0.bootstrap_servers();
+    let text = format!(
+        "[kafka]\n\"bootstrap.servers\" = \"{servers}\"\n[gate]\ncreate_time_margin_ms = 500\n[workers]\ncount = 1\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut daemon = Daemon::start(&config, folder.path(), "run");
+    let what = "a zone in force: `ringfence zones import` brings some";
+    eventually(
+        "its log says so, and again",
+        Duration::from_secs(30),
+        || (daemon.log().matches(what).count() >= 2).then_some(()),
+    );
+    let status = daemon.status().expect("it answers");
+    let said = status["waiting_for"].as_str().unwrap();
+    assert!(said.contains(what), "{status:#}");
+    let zones = file(".geojson", &[square("a", 1)]);
+    done(&cluster.run(&["zones", "import", path(&zones)]));
+    daemon.wait_ready();
+    assert_eq!(daemon.status().expect("it answers")["waiting_for"], "");
+    daemon.stop();
 }
 
 #[test]
@@ -294,6 +545,58 @@ fn a_simulated_world_has_its_rate_its_zones_and_its_faults() {
 }
 
 #[test]
+fn more_than_can_be_written_ends_in_time_and_what_is_beyond_reason_is_refused() {
+    let cluster = Cluster::start();
+    let begun = ringfence::clock::Clock::mono();
+    let flood = [
+        "--rate",
+        "10000000",
+        "--zone-rate",
+        "1000000",
+        "--zones",
+        "30",
+    ];
+    let output = cluster.run(&[&["simulate", "--for", "1s"], &flood[..]].concat());
+    let took = ringfence::clock::Clock::mono().since(begun);
+    assert!(
+        took < Duration::from_secs(60),
+        "{took:?}: {}",
+        text(&output.stderr)
+    );
+    for (option, value) in [
+        ("--rate", "10000001"),
+        ("--zone-rate", "18446744073709551615"),
+        ("--zones", "100000000"),
+        ("--zones", "0"),
+        ("--entities", "100000000"),
+    ] {
+        let output = cluster.run(&["simulate", "--for", "1s", option, value]);
+        let said = text(&output.stderr);
+        assert!(
+            code(&output) == 2 && said.contains(value) && said.contains(option),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_demo_refuses_what_it_would_not_look_at() {
+    for arguments in [
+        ["-c", "/nonexistent", "demo"].as_slice(),
+        &["demo", "-c", "/nonexistent"],
+        &["demo", "--set", "workers.count=banana"],
+        &["--set", "nope.x=1", "demo"],
+        &["demo", "--rate", "0"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringfence"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn a_witness_who_saw_nothing_clears_nobody() {
     let cluster = Cluster::start();
     let verdict = cluster.run(&["verify"]);
@@ -302,6 +605,13 @@ fn a_witness_who_saw_nothing_clears_nobody() {
         text(&verdict.stdout).contains("nothing to judge"),
         "{}",
         text(&verdict.stderr)
+    );
+    let absent = cluster.run(&["verify", "--against", "nosuch"]);
+    let said = text(&absent.stderr);
+    assert_eq!(code(&absent), 1);
+    assert!(
+        said.contains("topic `nosuch` does not exist") && !said.contains("topics create"),
+        "{said}"
     );
     let verdict = cluster.run(&["--set", "enriched.headers=false", "verify"]);
     assert_eq!(code(&verdict), 2, "{}", text(&verdict.stderr));

@@ -7,7 +7,7 @@ use ringfence::partition::{Offset, PartitionId};
 use ringfence::simulate::{EventBuffer, Fleet, FleetRules, Jigsaw, ZoneRecord};
 use ringfence::telemetry::{HeaderRef, RecordRef, RecordTimestamp};
 use ringfence::time::EventTime;
-use ringfence::verify::{Audit, Comparison, Finding, Report, Rules};
+use ringfence::verify::{Audit, Comparison, Finding, Known, Report, Rules};
 
 const START: i64 = 1_700_000_000_000;
 const ZONE_PARTITIONS: i32 = 3;
@@ -634,6 +634,29 @@ fn a_valid_event_in_the_dead_letters_and_an_unjustified_flag_are_wrong() {
 }
 
 #[test]
+fn headers_that_a_source_has_of_another_ringfence_belong_in_no_output() {
+    let (mut topics, _) = right_run(10);
+    let flags = ("ringfence-flags".to_owned(), b"late".to_vec());
+    let reason = ("ringfence-error-reason".to_owned(), b"late".to_vec());
+    for record in &mut topics.telemetry {
+        record.headers.insert(0, flags.clone());
+        record.headers.insert(0, reason.clone());
+    }
+    for letter in &mut topics.dead_letters {
+        letter.headers.insert(0, flags.clone());
+    }
+    for output in &mut topics.enriched {
+        output.headers.insert(0, reason.clone());
+    }
+    only(&judge(&topics, rules()), Finding::Wrong, 0);
+    let at = nth(&topics, 1);
+    topics.enriched[at].headers.insert(0, flags);
+    let again = ("ringfence-at".to_owned(), b"5".to_vec());
+    topics.enriched[at + 1].headers.insert(2, again);
+    only(&judge(&topics, rules()), Finding::Wrong, 2);
+}
+
+#[test]
 fn an_instant_that_is_not_the_events_own_is_wrong_without_a_flag() {
     let (mut topics, _) = right_run(11);
     let at = nth(&topics, 2);
@@ -664,7 +687,7 @@ fn replays_are_compared_byte_by_byte() {
         let mut comparison = Comparison::default();
         lend_all(&topics.enriched, |record| comparison.left(record));
         lend_all(right, |record| comparison.right(record));
-        comparison.finish()
+        comparison.finish(&Known::default())
     };
     let same = compare(&topics.enriched);
     assert!(same.is_clean() && same.compared > 500);
@@ -689,6 +712,86 @@ fn replays_are_compared_byte_by_byte() {
         compare(&flagged).is_clean(),
         "a flagged record is not compared"
     );
+}
+
+/// A copy that ends earlier, begins later or lacks a partition is no copy, unless there is nothing any more that it could
+/// be made of.
+#[test]
+fn what_a_replay_lacks_beyond_its_own_range_counts_unless_it_is_explained() {
+    let (topics, _) = right_run(13);
+    let place = |record: &Record| {
+        let source = record.source();
+        let (partition, offset) = source.split_once(':').unwrap();
+        (
+            partition.parse::<i32>().unwrap(),
+            offset.parse::<i64>().unwrap(),
+        )
+    };
+    let compare = |keep: &dyn Fn((i32, i64)) -> bool, known: &Known| {
+        let mut comparison = Comparison::default();
+        lend_all(&topics.enriched, |record| comparison.left(record));
+        let copied: Vec<Record> = topics
+            .enriched
+            .iter()
+            .filter(|record| keep(place(record)))
+            .cloned()
+            .collect();
+        lend_all(&copied, |record| comparison.right(record));
+        comparison.finish(known)
+    };
+    let nothing = Known::default();
+    let gone = Known {
+        telemetry_from: [(0, 140), (1, 140)].into(),
+        ..Known::default()
+    };
+    let forgets = Known {
+        right_forgets: true,
+        ..Known::default()
+    };
+    type Keep<'a> = &'a dyn Fn((i32, i64)) -> bool;
+    let (ends, begins): (Keep<'_>, Keep<'_>) =
+        (&|(_, offset)| offset < 140, &|(_, offset)| offset >= 140);
+    let lacks: Keep<'_> = &|(partition, _)| partition == 0;
+    for (name, keep, explained_by, not_by) in [
+        (
+            "it ends earlier",
+            ends,
+            vec![],
+            vec![&nothing, &gone, &forgets],
+        ),
+        (
+            "it begins later",
+            begins,
+            vec![&gone, &forgets],
+            vec![&nothing],
+        ),
+        (
+            "it lacks a partition",
+            lacks,
+            vec![],
+            vec![&nothing, &gone, &forgets],
+        ),
+    ] {
+        for known in explained_by {
+            let found = compare(keep, known);
+            assert!(
+                found.is_clean() && found.explained > 50,
+                "{name}: {found:?}"
+            );
+        }
+        for known in not_by {
+            let found = compare(keep, known);
+            assert!(
+                !found.is_clean() && found.is_same_in_overlap(),
+                "{name}: {found:?}"
+            );
+            assert!(
+                found.unexplained() > 50 && found.beyond_right == 0,
+                "{name}: {found:?}"
+            );
+            assert!(!found.ranges.is_empty(), "{name}");
+        }
+    }
 }
 
 #[test]

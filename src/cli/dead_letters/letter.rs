@@ -1,15 +1,12 @@
 //! A dead letter as its headers tell it.
 
 use crate::codec::headers::{
-    ERROR_DETAIL, ERROR_OFFSET, ERROR_PARTITION, ERROR_REASON, ERROR_TIMESTAMP, ERROR_TOPIC,
+    self, ERROR_DETAIL, ERROR_OFFSET, ERROR_PARTITION, ERROR_REASON, ERROR_TIMESTAMP, ERROR_TOPIC,
     ERROR_TRUNCATED,
 };
 use crate::partition::{Offset, PartitionId, RecordPosition};
 use crate::telemetry::{HeaderRef, RecordRef};
 use crate::time::EventTime;
-
-/// What begins the names of the headers that a letter has beside its record's own.
-const PREFIX: &str = "ringfence-error-";
 
 /// A letter of Ringfence.
 #[derive(Copy, Clone, Debug)]
@@ -29,7 +26,7 @@ pub(super) struct Letter<'a> {
 impl<'a> Letter<'a> {
     /// `None` = it is none.
     pub(super) fn read(record: &RecordRef<'a>) -> Option<Self> {
-        // Ours are the last: a record may have come with headers of these names.
+        // Ours are the last, whoever else put headers of these names before them.
         let header = |name: &str| {
             let (_, value) = record
                 .headers
@@ -65,7 +62,7 @@ impl<'a> Letter<'a> {
 
 /// The headers that the refused record came with.
 pub(super) fn original_headers<'a>(record: &RecordRef<'a>) -> Vec<HeaderRef<'a>> {
-    let is_own = |(name, _): &&HeaderRef<'a>| !name.starts_with(PREFIX);
+    let is_own = |(name, _): &&HeaderRef<'a>| !headers::is_of_dead_letter(name);
     record.headers.iter().filter(is_own).copied().collect()
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Context, Failure, Outcome, instant};
+use super::{Context, Failure, Outcome, connect, instant};
 use crate::kafka::EdgeError;
 use crate::kafka::admin::{Admin, End};
 use crate::kafka::client::Settings;
@@ -186,7 +186,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
         ));
     };
     let settings = Settings::from(&config.kafka);
-    let admin = Admin::new(&settings, PATIENCE).map_err(failed)?;
+    let admin = connect(&config, PATIENCE, context)?;
     let letters = Letters::new(&settings, &admin, topic).map_err(failed)?;
     match &args.what {
         What::List(filter) => list(&letters, filter, context).map_err(failed),

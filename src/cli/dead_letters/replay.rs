@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::letter::{Letter, original_headers};
 use super::{Filter, Letters, Tally};
-use crate::cli::{Context, Failure, Outcome};
+use crate::cli::{Context, Failure, Outcome, existing_topic};
 use crate::clock::Clock;
 use crate::enriched::output_timestamp;
 use crate::kafka::EdgeError;
@@ -78,7 +78,7 @@ pub(super) fn run(
         )));
     }
     for (target, partitions) in &mut targets {
-        *partitions = admin.existing(target).map_err(failed)?.ids().len();
+        *partitions = existing_topic(admin, target)?.ids().len();
     }
     let mut run = Replay {
         args,

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::ImportArgs;
+use serde_json::json;
+
 use super::stored::StoredZones;
-use super::write::{Change, write};
-use crate::cli::matching::open;
+use super::write::{Change, Told, write};
+use super::{ImportArgs, schedulable};
+use crate::cli::matching::{open, refuse_crs};
 use crate::cli::{Context, Failure, Outcome};
 use crate::clock::Clock;
 use crate::codec::features::FeatureReader;
@@ -24,6 +26,8 @@ const LEAD_MIN: Duration = Duration::from_secs(2);
 const BYTES_PER_SECOND: u64 = 5 << 20;
 /// Likewise, records.
 const RECORDS_PER_SECOND: u64 = 10_000;
+/// How many zones of a kind are named.
+const NAMED: usize = 10;
 
 /// The zones of the files, ready but for the instant.
 #[derive(Debug, Default)]
@@ -33,6 +37,10 @@ struct Read {
     ids: BTreeSet<ZoneId>,
     bytes: u64,
     invalid: u64,
+    /// Those that name an instant of their own, which the run's one is written over.
+    scheduled: u64,
+    /// When those end that do.
+    ends: Vec<(ZoneId, EventTime)>,
 }
 
 pub(super) fn run(
@@ -66,15 +74,14 @@ pub(super) fn run(
     } else {
         Vec::new()
     };
-    let count = read.features.len();
     let effective_at = args.effective_at.unwrap_or_else(|| {
-        let records = (count + gone.len()) as u64;
-        Clock::wall().plus(
-            args.lead
-                .unwrap_or_else(|| default_lead(read.bytes, records)),
-        )
+        let records = (read.features.len() + gone.len()) as u64;
+        let lead = args.lead;
+        Clock::wall().plus(lead.unwrap_or_else(|| default_lead(read.bytes, records)))
     });
-    let mut changes = Vec::with_capacity(count + gone.len());
+    schedulable(effective_at, config)?;
+    let told = told(args, &read, gone.len(), effective_at, context);
+    let mut changes = Vec::with_capacity(read.features.len() + gone.len());
     for feature in read.features {
         let stamped = stamp.apply(&feature, Some(effective_at));
         let (id, value) = stamped.map_err(|why| Failure::failed("cannot stamp a zone", why))?;
@@ -95,21 +102,68 @@ pub(super) fn run(
         context,
     )
     .map_err(|why| Failure::failed("zones import", why))?;
-    let removed = if args.replace {
-        format!(", {} removed", gone.len())
-    } else {
-        String::new()
+    Ok(written.tell(told, Some(effective_at), context))
+}
+
+/// What is said of an import, if all of it is written.
+fn told(
+    args: &ImportArgs,
+    read: &Read,
+    removed: usize,
+    effective_at: EventTime,
+    context: &Context,
+) -> Told {
+    let over: Vec<String> = read
+        .ends
+        .iter()
+        .filter(|(_, end)| *end <= effective_at)
+        .map(|(id, end)| format!("`{id}` ({end})"))
+        .collect();
+    let imported = read.features.len() - over.len();
+    let mut text = format!("imported {imported} zones");
+    let mut and = |said: bool, what: String| {
+        if said {
+            text.push_str(&what);
+        }
     };
-    let skipped = if read.invalid > 0 {
-        format!(", {} invalid left out", read.invalid)
-    } else {
-        String::new()
-    };
-    Ok(written.tell(
-        &format!("imported {count} zones{removed}{skipped}"),
-        Some(effective_at),
-        context,
-    ))
+    and(args.replace, format!(", {removed} removed"));
+    and(
+        read.invalid > 0,
+        format!(", {} invalid left out", read.invalid),
+    );
+    and(
+        !over.is_empty(),
+        format!(", {} over before they begin", over.len()),
+    );
+    if !over.is_empty() {
+        let more = over.len().saturating_sub(NAMED);
+        let and_more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        context.note(format_args!(
+            "their `expires_at` is not after {effective_at}, so that they are never in force: {}{and_more}",
+            over[..over.len().min(NAMED)].join(", ")
+        ));
+    }
+    if read.scheduled > 0 {
+        context.note(format_args!(
+            "{} zones name an `effective_at` of their own: {effective_at} is written over it, as an import acts at one instant",
+            read.scheduled
+        ));
+    }
+    Told {
+        text,
+        counts: json!({
+            "imported": imported,
+            "removed": removed,
+            "invalid": read.invalid,
+            "over": over.len(),
+            "rescheduled": read.scheduled,
+        }),
+        if_late: "import again, with a larger `--lead`",
+    }
 }
 
 fn default_lead(bytes: u64, records: u64) -> Duration {
@@ -137,6 +191,7 @@ fn read(
             else {
                 break;
             };
+            let is_scheduled = stamp.finds_instant(feature);
             let stamped = stamp.apply(feature, Some(some_instant));
             let name = stamped
                 .as_ref()
@@ -150,7 +205,11 @@ fn read(
                 Ok(change) if !read.ids.insert(change.zone_id.clone()) => {
                     Some("its id came before".to_owned())
                 }
-                Ok(_) => None,
+                Ok(change) => {
+                    let end = change.expires_at;
+                    read.ends.extend(end.map(|end| (change.zone_id, end)));
+                    None
+                }
                 Err(why) => Some(why.to_string()),
             };
             match wrong {
@@ -159,11 +218,13 @@ fn read(
                     context.note(format_args!("{}: {place}{name}: {why}", path.display()));
                 }
                 None => {
+                    read.scheduled += u64::from(is_scheduled);
                     read.bytes += feature.len() as u64;
                     read.features.push(feature.to_vec());
                 }
             }
         }
+        refuse_crs(path, &features)?;
     }
     Ok(read)
 }

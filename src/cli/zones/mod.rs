@@ -12,16 +12,16 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Context, Failure, Outcome, duration, instant};
+use super::{Context, Failure, Outcome, connect, duration, instant};
 use crate::clock::Clock;
 use crate::codec::geojson::{CollectionWriter, removal};
+use crate::config::Config;
 use crate::kafka::EdgeError;
-use crate::kafka::admin::Admin;
 use crate::kafka::client::Settings;
 use crate::time::EventTime;
 use crate::zone::ZoneId;
 use stored::{Said, StoredZones};
-use write::{Change, write};
+use write::{Change, Told, write};
 
 /// How long the cluster may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,7 +89,7 @@ pub struct ImportArgs {
     /// The property that is the zone id; by default `id`, else the property `zone_id`.
     #[arg(long, value_name = "PROPERTY")]
     id: Option<String>,
-    /// When they act, all together; by default now and the lead.
+    /// When they act, all together, whatever their own `effective_at` says; by default now and the lead.
     #[arg(long, value_name = "T", value_parser = instant, conflicts_with = "lead")]
     effective_at: Option<EventTime>,
     /// How far ahead they are announced; by default the larger of 2 s and three times the estimated write time.
@@ -111,7 +111,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
     let config = context.kafka_config()?;
     let failed = |why: EdgeError| Failure::failed("zones", why);
     let settings = Settings::from(&config.kafka);
-    let admin = Admin::new(&settings, PATIENCE).map_err(failed)?;
+    let admin = connect(&config, PATIENCE, context)?;
     let topic = config.zones.topic.as_str();
     let stored = || StoredZones::read(&settings, &admin, &config).map_err(failed);
     match &args.what {
@@ -123,6 +123,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
         What::Get { id } => Ok(get(&stored()?, id, context)),
         What::History { id } => Ok(history(&stored()?, id, context)),
         What::Delete { ids, effective_at } => {
+            if let Some(at) = effective_at {
+                schedulable(*at, &config)?;
+            }
             let known = stored()?;
             let now = Clock::wall();
             if let Some(id) = ids.iter().find(|id| !known.is_there(id, now)) {
@@ -137,10 +140,29 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
             });
             let written = write(&settings, topic, changes.collect(), *effective_at, context)
                 .map_err(failed)?;
-            let text = format!("deleted {} zones", written.count);
-            Ok(written.tell(&text, *effective_at, context))
+            let told = Told {
+                text: format!("deleted {} zones", written.count),
+                counts: json!({}),
+                if_late: "a later `--effective-at` makes them end at one instant",
+            };
+            Ok(written.tell(told, *effective_at, context))
         }
     }
+}
+
+/// Refuses an instant so far ahead that the daemon would reject every change that names it, and so let the zones end
+/// once their topic is compacted.
+fn schedulable(effective_at: EventTime, config: &Config) -> Result<(), Failure> {
+    let most = config.gate.max_schedule;
+    if effective_at <= Clock::wall().plus(most) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{effective_at} is more than `gate.max_schedule_ms` ({}) ahead: the daemon would reject the changes as \
+         `schedule_range`; nothing was written. Name an earlier instant (`--effective-at`, `--lead`), or raise the key, here \
+         and for the daemon",
+        most.as_millis()
+    )))
 }
 
 fn export(zones: &StoredZones, at: EventTime) -> Result<Outcome, Failure> {
@@ -151,8 +173,13 @@ fn export(zones: &StoredZones, at: EventTime) -> Result<Outcome, Failure> {
         .try_for_each(|(_, feature)| collection.add(feature))
         .and_then(|()| collection.finish())
         .and_then(|mut out| out.flush());
-    written.map_err(|why| Failure::failed("cannot write the zones", why))?;
-    Ok(Outcome::Done)
+    match written {
+        // Whoever read them has seen enough (`| head`).
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed("cannot write the zones", why))
+        }
+        _ => Ok(Outcome::Done),
+    }
 }
 
 fn get(zones: &StoredZones, id: &str, context: &Context) -> Outcome {

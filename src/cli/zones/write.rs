@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::Value;
 
 use crate::cli::{Context, Outcome};
 use crate::kafka::EdgeError;
@@ -28,6 +28,17 @@ pub(super) struct Written {
     /// Not in the topic, the first few by name and cause.
     pub(super) failed: Vec<String>,
     pub(super) failed_count: u64,
+}
+
+/// What is said of a run of changes beside what became of them.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    /// For a person.
+    pub(super) text: String,
+    /// For machines, to be added.
+    pub(super) counts: Value,
+    /// What those can do about it whose changes came too late.
+    pub(super) if_late: &'static str,
 }
 
 /// How many failures are named.
@@ -95,28 +106,27 @@ impl Written {
     /// Says what became of them.
     pub(super) fn tell(
         &self,
-        done: &str,
+        told: Told,
         effective_at: Option<EventTime>,
         context: &Context,
     ) -> Outcome {
         if context.json {
-            context.report_json(&json!({
-                "written": self.count,
-                "late": self.late,
-                "failed": self.failed_count,
-                "effective_at": effective_at.map(EventTime::millis),
-            }));
+            let mut report = told.counts;
+            report["written"] = self.count.into();
+            report["late"] = self.late.into();
+            report["failed"] = self.failed_count.into();
+            report["effective_at"] = effective_at.map(EventTime::millis).into();
+            context.report_json(&report);
         } else {
             let from = effective_at
                 .map(|at| format!(", effective at {at}"))
                 .unwrap_or_default();
-            context.report(format_args!("{done}{from}"));
+            context.report(format_args!("{}{from}", told.text));
         }
         if self.late > 0 {
             context.note(format_args!(
-                "{} of them reached the topic after that instant and act from then on: not all together; \
-                 import again, with a larger `--lead`",
-                self.late
+                "{} of them reached the topic after that instant and act from then on, so not all together; {}",
+                self.late, told.if_late
             ));
         }
         if self.failed_count > 0 {

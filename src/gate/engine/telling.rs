@@ -115,7 +115,8 @@ impl Gate {
         } else if self.starting_over {
             "the new reading to reach the published as_of".to_owned()
         } else {
-            "a zone in force (or set `zones.allow_empty`)".to_owned()
+            "a zone in force: `ringfence zones import` brings some (or set `zones.allow_empty`)"
+                .to_owned()
         }
     }
 }

@@ -17,6 +17,7 @@ mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use imbl::OrdSet;
 
@@ -32,6 +33,9 @@ use page::Child;
 use slots::{Slots, Standing};
 pub(super) use walk::Passed;
 use work::Work;
+
+/// The same as [`HOT`] where much of the tree is over: twice as long as an event waits to be settled, unless told otherwise.
+const LUKEWARM: Duration = Duration::from_secs(10);
 
 /// Versions by tile.
 #[derive(Clone)]
@@ -175,8 +179,10 @@ impl Tiles {
                 free.push(*slot);
             }
         }
-        self.attend(cold_before, versions, &mut going, &mut buried);
+        self.attend(as_of, versions, &mut going, &mut buried);
+        // One that comes and is over for long enough already was never in the tree.
         coming.retain(|slot| self.slots.get(slot.0) != Standing::Away);
+        going.retain(|(slot, _)| !is_new.contains(&VersionSlot(*slot)));
         self.count = self.count + coming.len() - going.len();
         self.change(&coming, &going, versions);
         self.bury(buried, versions);
@@ -186,16 +192,24 @@ impl Tiles {
         self.past.forget_emptied(versions);
     }
 
-    /// Does what is due: what has been over for long goes to the past, what has been in force for long settles.
+    /// Does what is due: what has been over for long goes to the past, what has been in force for long settles. Where
+    /// changes come so fast that much of the tree is over, that is sooner.
     fn attend(
         &mut self,
-        cold_before: EventTime,
+        as_of: EventTime,
         versions: &VersionTable,
         going: &mut Vec<(u32, Arc<crate::zone::Zone>)>,
         buried: &mut Vec<VersionSlot>,
     ) {
+        let (cold_before, lukewarm_before) = (as_of.minus(HOT), as_of.minus(LUKEWARM));
+        let many = self.count / 4;
         while let Some(&(when, slot)) = self.due.get_min() {
-            if when > cold_before {
+            let before = if self.due.len() > many {
+                lukewarm_before
+            } else {
+                cold_before
+            };
+            if when > before {
                 break;
             }
             self.due.remove(&(when, slot));
@@ -207,12 +221,12 @@ impl Tiles {
                 continue;
             };
             match version.end() {
-                Some(end) if end <= cold_before => {
+                Some(end) if end <= before => {
                     self.slots.set(slot.0, Standing::Away);
                     going.push((slot.0, version.shared_zone().clone()));
                     buried.push(slot);
                 }
-                None if version.valid_from() <= cold_before => {
+                None if version.valid_from() <= before => {
                     self.settle(slot, version.valid_from());
                 }
                 _ => {}

@@ -82,7 +82,7 @@ impl Transactions {
             self.refused.push((position, refusal));
         }
         self.broken.get_or_insert_with(|| Broken {
-            why: format!("the output of {position} was not delivered"),
+            why: format!("the output of telemetry record {position} was not delivered"),
             code: None,
         });
     }
@@ -281,6 +281,10 @@ where
                 broken.why = format!("{}: {cause}", broken.why);
                 broken.code = broken.code.or(cause.rdkafka_error_code());
             }
+            if self.open().refused.is_empty() && after_abort(broken.code).is_none() {
+                // Said before the abort: of a transaction that the coordinator never took in, that fails.
+                return Err(self.undeliverable(self.undelivered(), &broken));
+            }
             self.open().aborted_as = Some(broken.why.clone());
             if let Ended::MustAbort(error) = self.call(&Call::Abort)? {
                 return Err(self.gave_up(&Call::Abort, error));
@@ -309,16 +313,7 @@ where
             Some(Abort::Narrowing)
         };
         let Some(verdict) = verdict else {
-            let (what, source) = undelivered.unwrap_or_else(|| {
-                let code = broken.code.unwrap_or(RDKafkaErrorCode::Unknown);
-                let what = "outputs or dead letters in a transaction".to_owned();
-                (what, KafkaError::MessageProduction(code))
-            });
-            let doing = format!("write {what}");
-            return Err(WorkerError::Undelivered(EdgeError::Cluster {
-                doing,
-                source,
-            }));
+            return Err(self.undeliverable(undelivered, &broken));
         };
         let owned = self.engine.transaction_aborted(&refused);
         if !self.open().cycle.aborted(verdict, Clock::mono()) {
@@ -344,6 +339,27 @@ where
             None => "an output".to_owned(),
         };
         Some((format!("{of} to topic `{}`", first.topic), first.error))
+    }
+
+    /// The end of a worker whose outputs no further try can deliver. What the coordinator refuses names no topic.
+    fn undeliverable(
+        &self,
+        undelivered: Option<(String, KafkaError)>,
+        broken: &Broken,
+    ) -> WorkerError {
+        let (doing, source) = match undelivered {
+            Some((what, error)) => (format!("write {what}"), error),
+            None => {
+                let code = broken.code.unwrap_or(RDKafkaErrorCode::Unknown);
+                let enriched = &self.settings.enriched_topic;
+                let letters = self.settings.dead_letter_topic.as_deref();
+                let or = letters.map_or_else(String::new, |dead| format!(" or `{dead}`"));
+                let why = &broken.why;
+                let doing = format!("write to topic `{enriched}`{or} in a transaction ({why})");
+                (doing, KafkaError::MessageProduction(code))
+            }
+        };
+        WorkerError::Undelivered(EdgeError::Cluster { doing, source })
     }
 
     /// Why the client can do no more with the open transaction but abort it; an output that was not delivered tells of its

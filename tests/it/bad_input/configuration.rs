@@ -228,6 +228,45 @@ fn every_key_refuses_a_wrong_toml_type() {
 }
 
 #[test]
+fn all_that_is_wrong_is_said_at_once_also_by_what_only_shows() {
+    let several = [
+        ("telemetry.topic=", "`telemetry.topic` must be"),
+        ("gate.nonsense=1", "there is no key `gate.nonsense`"),
+        (
+            "kafka.foo.bar=1",
+            "`kafka.foo.bar`: No such configuration property",
+        ),
+        ("kafka.acks=1", "is set by Ringfence itself"),
+        ("gate.settle_margin_ms=9000", "must not be above"),
+        ("kafka.\"linger.ms\"=soon", "`kafka.linger.ms`"),
+    ];
+    let mut arguments = Vec::new();
+    for (set, _) in &several {
+        arguments.extend(["--set", set]);
+    }
+    for command in [["config", "show"].as_slice(), &["check", "--offline"]] {
+        for (_, expected) in &several {
+            refused(&[arguments.as_slice(), command].concat(), expected);
+        }
+    }
+}
+
+#[test]
+fn keys_may_be_typed_as_the_readme_prints_them() {
+    let typed = "kafka.\"bootstrap.servers\"=127.0.0.1:9";
+    let shown = ringfence(&["--set", typed, "config", "show"], &[]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(
+        shown.status.success() && text.contains("127.0.0.1:9"),
+        "{text}"
+    );
+    refused(
+        &["--set", "kafka.\"group.id=x", "config", "show"],
+        "is not of the form",
+    );
+}
+
+#[test]
 fn keys_of_later_issues_and_misspelt_ones_do_not_exist() {
     for (key, near) in [
         ("zones.distribution", ""),
