@@ -4,6 +4,8 @@
 //! them stands, and whether a member on the way to one is named twice. No allocation, recursion only as deep as the
 //! longest pointer.
 
+mod quick;
+
 use std::fmt;
 use std::ops::Range;
 
@@ -144,6 +146,8 @@ pub struct Scanned {
 struct Node {
     /// The name that leads here from the parent.
     name: Box<str>,
+    /// Its [`name_word`].
+    word: u64,
     /// The name as an array index.
     index: Option<usize>,
     parent: usize,
@@ -154,6 +158,20 @@ struct Node {
 
 const fn length_bit(len: usize) -> u64 {
     1 << if len < 63 { len } else { 63 }
+}
+
+/// Names of one length of at most eight bytes differ in it if they differ at all.
+#[inline]
+fn name_word(name: &[u8]) -> u64 {
+    let four = |bytes: &[u8]| u64::from(u32::from_le_bytes(bytes.try_into().expect("four bytes")));
+    match name.len() {
+        0 => 0,
+        len @ 1..=3 => {
+            u64::from(name[0]) | u64::from(name[len / 2]) << 8 | u64::from(name[len - 1]) << 16
+        }
+        len @ 4..=8 => four(&name[..4]) | four(&name[len - 4..]) << 32,
+        _ => four(&name[..4]) | four(&name[4..8]) << 32,
+    }
 }
 
 /// The places of interest in a document.
@@ -174,6 +192,7 @@ impl Paths {
     pub fn new() -> Self {
         let root = Node {
             name: "".into(),
+            word: 0,
             index: None,
             parent: 0,
             children: Vec::new(),
@@ -197,6 +216,7 @@ impl Paths {
                 let index = array_index(name);
                 let node = Node {
                     name: name.as_str().into(),
+                    word: name_word(name.as_bytes()),
                     index,
                     parent: at,
                     children: Vec::new(),
@@ -253,6 +273,15 @@ impl Paths {
             u32::try_from(text.len()).is_ok(),
             "documents are capped before they are scanned"
         );
+        if let Some(scanned) = quick::scan(self, text, slots) {
+            return Ok(scanned);
+        }
+        slots.fill(None);
+        self.scan_slowly(text, slots)
+    }
+
+    /// Byte by byte; [`quick`] leaves to it what is unusual.
+    fn scan_slowly(&self, text: &str, slots: &mut [Option<Slot>]) -> Result<Scanned, JsonError> {
         let mut walk = Walk {
             paths: self,
             text,
@@ -273,6 +302,23 @@ impl Paths {
             duplicate: walk.duplicate.map(PathId),
             close,
             empty,
+        })
+    }
+
+    /// The place that a name without escapes leads to from `node`.
+    #[inline]
+    fn child_of(&self, node: usize, name: &[u8]) -> Option<usize> {
+        let node = &self.nodes[node];
+        // Most members of a record are of no interest, and their names' lengths alone tell.
+        if node.child_lengths & length_bit(name.len()) == 0 {
+            return None;
+        }
+        let word = name_word(name);
+        node.children.iter().copied().find(|&child| {
+            let child = &self.nodes[child];
+            child.word == word
+                && child.name.len() == name.len()
+                && (name.len() <= 8 || child.name.as_bytes() == name)
         })
     }
 
@@ -355,8 +401,8 @@ impl Walk<'_, '_, '_> {
     }
 
     #[inline]
-    fn child_named(&self, node: usize, name: Range<usize>, escaped: bool) -> Option<usize> {
-        let node = &self.paths.nodes[node];
+    fn child_named(&self, of: usize, name: Range<usize>, escaped: bool) -> Option<usize> {
+        let node = &self.paths.nodes[of];
         if escaped {
             let raw = RawString {
                 raw: &self.text[name],
@@ -368,15 +414,7 @@ impl Walk<'_, '_, '_> {
                 .copied()
                 .find(|&child| raw.is(&self.paths.nodes[child].name));
         }
-        // Most members of a record are of no interest, and their names' lengths alone tell.
-        if node.child_lengths & length_bit(name.len()) == 0 {
-            return None;
-        }
-        let name = &self.text.as_bytes()[name];
-        node.children
-            .iter()
-            .copied()
-            .find(|&child| self.paths.nodes[child].name.as_bytes() == name)
+        self.paths.child_of(of, &self.text.as_bytes()[name])
     }
 
     /// Passes an array that a pointer may go through.

@@ -6,6 +6,7 @@
 //! stack overflow. What is absent: reading values (see [`unescape`] and `str::parse`).
 
 mod fault;
+pub(crate) mod marks;
 mod text;
 
 pub use self::fault::{JsonError, JsonFault};
@@ -86,6 +87,11 @@ impl<'a> Scanner<'a> {
     #[must_use]
     pub const fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
+    }
+
+    /// A scanner at a place of a document, at a character's border.
+    pub(crate) const fn from(text: &'a str, at: usize) -> Self {
+        Self { text, at }
     }
 
     /// The byte it stands at.
