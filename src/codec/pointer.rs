@@ -146,12 +146,12 @@ pub struct Scanned {
 struct Node {
     /// The name that leads here from the parent.
     name: Box<str>,
-    /// Its [`name_word`].
-    word: u64,
     /// The name as an array index.
     index: Option<usize>,
     parent: usize,
     children: Vec<usize>,
+    /// Of each child in turn the [`name_word`] and length of its name, side by side for the hot path.
+    words: Vec<(u64, usize)>,
     /// The lengths of the children's names, each a bit.
     child_lengths: u64,
 }
@@ -192,10 +192,10 @@ impl Paths {
     pub fn new() -> Self {
         let root = Node {
             name: "".into(),
-            word: 0,
             index: None,
             parent: 0,
             children: Vec::new(),
+            words: Vec::new(),
             child_lengths: 0,
         };
         Self { nodes: vec![root] }
@@ -216,14 +216,16 @@ impl Paths {
                 let index = array_index(name);
                 let node = Node {
                     name: name.as_str().into(),
-                    word: name_word(name.as_bytes()),
                     index,
                     parent: at,
                     children: Vec::new(),
+                    words: Vec::new(),
                     child_lengths: 0,
                 };
                 self.nodes.push(node);
                 self.nodes[at].children.push(child);
+                let word = name_word(name.as_bytes());
+                self.nodes[at].words.push((word, name.len()));
                 self.nodes[at].child_lengths |= length_bit(name.len());
                 child
             };
@@ -306,20 +308,23 @@ impl Paths {
     }
 
     /// The place that a name without escapes leads to from `node`.
-    #[inline]
+    #[inline(always)]
     fn child_of(&self, node: usize, name: &[u8]) -> Option<usize> {
         let node = &self.nodes[node];
         // Most members of a record are of no interest, and their names' lengths alone tell.
         if node.child_lengths & length_bit(name.len()) == 0 {
             return None;
         }
-        let word = name_word(name);
-        node.children.iter().copied().find(|&child| {
-            let child = &self.nodes[child];
-            child.word == word
-                && child.name.len() == name.len()
-                && (name.len() <= 8 || child.name.as_bytes() == name)
-        })
+        self.child_that_has(node, name)
+    }
+
+    #[inline]
+    fn child_that_has(&self, node: &Node, name: &[u8]) -> Option<usize> {
+        let wanted = (name_word(name), name.len());
+        let children = node.words.iter().zip(&node.children);
+        let mut like = children.filter_map(|(word, child)| (*word == wanted).then_some(*child));
+        // Beyond eight bytes the word says nothing of the rest.
+        like.find(|child| name.len() <= 8 || self.nodes[*child].name.as_bytes() == name)
     }
 
     /// Scans a record's value: it must be an object, and no member on the way to a place may be named twice.

@@ -27,7 +27,7 @@ struct Block {
 }
 
 impl Block {
-    #[inline]
+    #[inline(always)]
     fn of(bytes: &[u8; BLOCK]) -> Self {
         let mut block = Self::default();
         for lane in 0..BLOCK / LANE {
@@ -54,7 +54,7 @@ impl Block {
 }
 
 /// Each bit: whether the bits up to it, itself included, are odd in number.
-#[inline]
+#[inline(always)]
 const fn parity(mut bits: u64) -> u64 {
     let mut by = 1;
     while by < 64 {
@@ -73,7 +73,7 @@ impl<const WORDS: usize> Marks<WORDS> {
     ///
     /// # Panics
     /// If the document is longer than [`Self::BYTES_MAX`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let mut marks = Self {
             tokens: [0; WORDS],
@@ -102,17 +102,17 @@ impl<const WORDS: usize> Marks<WORDS> {
     }
 
     /// The tokens from the first on: quotes, and what is structure outside of strings.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn tokens(&self) -> Tokens<'_> {
         Tokens {
             words: &self.tokens,
-            word: 0,
+            base: 0,
             bits: self.tokens[0],
         }
     }
 
     /// Bit n: whether byte `from` + n is a digit; of the 64 bytes from `from` on, zeros beyond the document.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn digits(&self, from: usize) -> u64 {
         let (word, by) = (from / BLOCK, from % BLOCK);
         let low = self.digits[word] >> by;
@@ -123,26 +123,26 @@ impl<const WORDS: usize> Marks<WORDS> {
 }
 
 /// Goes over the tokens of a document in order.
-#[derive(Clone)]
 pub(crate) struct Tokens<'m> {
     words: &'m [u64],
-    word: usize,
-    /// Those of the word at hand that are still to come.
+    /// The place of the first bit of the word at hand.
+    base: usize,
+    /// Its tokens that are still to come.
     bits: u64,
 }
 
 impl Tokens<'_> {
     /// The place of the next token; past the last one, a place beyond every document.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> usize {
         while self.bits == 0 {
-            self.word += 1;
-            match self.words.get(self.word) {
+            self.base += BLOCK;
+            match self.words.get(self.base / BLOCK) {
                 Some(bits) => self.bits = *bits,
-                None => return usize::MAX,
+                None => return usize::MAX / 2,
             }
         }
-        let place = self.word * BLOCK + self.bits.trailing_zeros() as usize;
+        let place = self.base + self.bits.trailing_zeros() as usize;
         self.bits &= self.bits - 1;
         place
     }

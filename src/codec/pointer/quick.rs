@@ -4,8 +4,6 @@
 //! characters, members named twice, arrays on the way to a place, deep nesting, very long documents) is left to the scanner,
 //! from the start. So both can only ever agree, which a property test holds them to.
 
-use std::ops::Range;
-
 use super::{Kind, Paths, Scanned, Slot};
 use crate::codec::json::Scanner;
 use crate::codec::json::marks::{Marks, Tokens};
@@ -14,17 +12,15 @@ use crate::codec::json::marks::{Marks, Tokens};
 const DEPTH_MAX: u32 = 60;
 /// How long a number may be: its digits are looked at by their bits, at most 64.
 const NUMBER_MAX: usize = 40;
-/// Words of marks for the usual record (1 KiB), and for the largest that is worth it (8 KiB): they are cleared anew for each.
-const WORDS_FEW: usize = 16;
-const WORDS_MANY: usize = 128;
 
 /// Scans as [`Paths::scan`] does; `None` where the scanner has to, `slots` are as they may be then.
 #[inline]
 pub(super) fn scan(paths: &Paths, text: &str, slots: &mut [Option<Slot>]) -> Option<Scanned> {
-    if text.len() <= Marks::<WORDS_FEW>::BYTES_MAX {
-        scan_by::<WORDS_FEW>(paths, text, slots)
-    } else if text.len() <= Marks::<WORDS_MANY>::BYTES_MAX {
-        scan_by::<WORDS_MANY>(paths, text, slots)
+    // Room for the usual record, and for the largest that is worth it: it is cleared anew for each.
+    if text.len() <= Marks::<16>::BYTES_MAX {
+        scan_by::<16>(paths, text, slots)
+    } else if text.len() <= Marks::<128>::BYTES_MAX {
+        scan_by::<128>(paths, text, slots)
     } else {
         None
     }
@@ -38,6 +34,7 @@ fn scan_by<const WORDS: usize>(
     let marks = Marks::<WORDS>::of(text.as_bytes())?;
     let mut walk = Walk {
         paths,
+        bytes: text.as_bytes(),
         text,
         marks: &marks,
         tokens: marks.tokens(),
@@ -47,9 +44,9 @@ fn scan_by<const WORDS: usize>(
     if walk.byte(open) != b'{' {
         return None;
     }
-    walk.only_space(0..open)?;
+    walk.only_space(0, open)?;
     let (empty, close) = walk.object(0, open, 0)?;
-    walk.only_space(close + 1..text.len())?;
+    walk.only_space(close + 1, text.len())?;
     Some(Scanned {
         kind: Kind::Object,
         duplicate: None,
@@ -60,6 +57,7 @@ fn scan_by<const WORDS: usize>(
 
 struct Walk<'d, const WORDS: usize> {
     paths: &'d Paths,
+    bytes: &'d [u8],
     text: &'d str,
     marks: &'d Marks<WORDS>,
     tokens: Tokens<'d>,
@@ -76,28 +74,24 @@ struct Passed {
 
 impl<const WORDS: usize> Walk<'_, WORDS> {
     /// The byte of a token; past the last token none that the grammar knows.
-    #[inline]
+    #[inline(always)]
     fn byte(&self, at: usize) -> u8 {
-        self.text.as_bytes().get(at).copied().unwrap_or(0)
+        self.bytes.get(at).copied().unwrap_or(0)
     }
 
     /// There is no other space than this: the rest are control characters.
-    #[inline]
-    fn only_space(&self, range: Range<usize>) -> Option<()> {
-        let bytes = self.text.as_bytes().get(range)?;
-        bytes.iter().all(|byte| *byte == b' ').then_some(())
+    #[inline(always)]
+    fn only_space(&self, from: usize, to: usize) -> Option<()> {
+        if from == to {
+            return Some(());
+        }
+        self.is_space(from, to).then_some(())
     }
 
-    /// Passes a member's name and colon, from its opening quote on; the name, and where the colon stands.
-    #[inline]
-    fn name(&mut self, open: usize) -> Option<(Range<usize>, usize)> {
-        if self.byte(open) != b'"' {
-            return None;
-        }
-        let close = self.tokens.next();
-        let colon = self.tokens.next();
-        self.only_space(close + 1..colon)?;
-        (self.byte(colon) == b':').then_some((open + 1..close, colon))
+    #[inline(never)]
+    fn is_space(&self, from: usize, to: usize) -> bool {
+        let gap = self.bytes.get(from..to);
+        gap.is_some_and(|gap| gap.iter().all(|byte| *byte == b' '))
     }
 
     /// Passes an object of interest, from its opening brace on; whether it is empty, and where its closing brace stands.
@@ -106,24 +100,37 @@ impl<const WORDS: usize> Walk<'_, WORDS> {
             return None;
         }
         let mut before = open;
-        let mut token = self.tokens.next();
-        if self.byte(token) == b'}' {
-            self.only_space(before + 1..token)?;
-            return Some((true, token));
+        let mut quote = self.tokens.next();
+        if self.byte(quote) == b'}' {
+            self.only_space(before + 1, quote)?;
+            return Some((true, quote));
         }
         loop {
-            self.only_space(before + 1..token)?;
-            let (name, colon) = self.name(token)?;
-            let after = match self.paths.child_of(node, &self.text.as_bytes()[name]) {
+            let (close, colon) = self.name(before, quote)?;
+            let name = self.bytes.get(quote + 1..close)?;
+            let after = match self.paths.child_of(node, name) {
                 None => self.value(colon, depth + 1)?.after,
                 Some(child) => self.place(child, colon, depth + 1)?,
             };
             match self.byte(after) {
-                b',' => (before, token) = (after, self.tokens.next()),
+                b',' => (before, quote) = (after, self.tokens.next()),
                 b'}' => return Some((false, after)),
                 _ => return None,
             }
         }
+    }
+
+    /// Passes a member's name, whose first quote was passed, and its colon: where its last quote and the colon stand.
+    #[inline(always)]
+    fn name(&mut self, before: usize, quote: usize) -> Option<(usize, usize)> {
+        let close = self.tokens.next();
+        let colon = self.tokens.next();
+        if self.byte(quote) != b'"' || self.byte(colon) != b':' {
+            return None;
+        }
+        self.only_space(before + 1, quote)?;
+        self.only_space(close + 1, colon)?;
+        Some((close, colon))
     }
 
     /// Passes a value of interest and notes where it stands; gives the token behind it.
@@ -136,7 +143,7 @@ impl<const WORDS: usize> Walk<'_, WORDS> {
             if self.byte(open) != b'{' {
                 return None;
             }
-            self.only_space(before + 1..open)?;
+            self.only_space(before + 1, open)?;
             let (_, close) = self.object(node, open, depth)?;
             self.behind(Kind::Object, open, close)?
         };
@@ -153,10 +160,10 @@ impl<const WORDS: usize> Walk<'_, WORDS> {
     }
 
     /// A value whose last token was passed, with the token behind it.
-    #[inline]
+    #[inline(always)]
     fn behind(&mut self, kind: Kind, start: usize, last: usize) -> Option<Passed> {
         let after = self.tokens.next();
-        self.only_space(last + 1..after)?;
+        self.only_space(last + 1, after)?;
         Some(Passed {
             kind,
             start,
@@ -166,46 +173,46 @@ impl<const WORDS: usize> Walk<'_, WORDS> {
     }
 
     /// Passes the value behind the token at `before`.
-    #[inline]
+    #[inline(always)]
     fn value(&mut self, before: usize, depth: u32) -> Option<Passed> {
         let token = self.tokens.next();
         match self.byte(token) {
             b'"' => {
-                self.only_space(before + 1..token)?;
+                self.only_space(before + 1, token)?;
                 let close = self.tokens.next();
                 self.behind(Kind::String, token, close)
             }
             b',' | b'}' | b']' => self.scalar(before, token),
-            b'{' => {
-                self.only_space(before + 1..token)?;
+            open @ (b'{' | b'[') => {
+                self.only_space(before + 1, token)?;
                 let close = self.container(token, depth)?;
-                self.behind(Kind::Object, token, close)
-            }
-            b'[' => {
-                self.only_space(before + 1..token)?;
-                let close = self.container(token, depth)?;
-                self.behind(Kind::Array, token, close)
+                let kind = if open == b'{' {
+                    Kind::Object
+                } else {
+                    Kind::Array
+                };
+                self.behind(kind, token, close)
             }
             _ => None,
         }
     }
 
     /// A number or a word between two tokens.
-    #[inline]
+    #[inline(always)]
     fn scalar(&self, before: usize, after: usize) -> Option<Passed> {
-        let bytes = self.text.as_bytes();
         let (mut start, mut end) = (before + 1, after);
-        while start < end && bytes[start] == b' ' {
+        while start < end && self.bytes[start] == b' ' {
             start += 1;
         }
-        while start < end && bytes[end - 1] == b' ' {
+        while start < end && self.bytes[end - 1] == b' ' {
             end -= 1;
         }
-        let kind = match bytes[start..end].first()? {
-            b'-' | b'0'..=b'9' => self.number(start, end)?,
-            b't' if &bytes[start..end] == b"true" => Kind::True,
-            b'f' if &bytes[start..end] == b"false" => Kind::False,
-            b'n' if &bytes[start..end] == b"null" => Kind::Null,
+        let text = &self.bytes[start..end];
+        let kind = match text.first()? {
+            b'-' | b'0'..=b'9' => self.number(start, text)?,
+            b't' if text == b"true" => Kind::True,
+            b'f' if text == b"false" => Kind::False,
+            b'n' if text == b"null" => Kind::Null,
             _ => return None,
         };
         Some(Passed {
@@ -216,24 +223,22 @@ impl<const WORDS: usize> Walk<'_, WORDS> {
         })
     }
 
-    #[inline]
-    fn number(&self, start: usize, end: usize) -> Option<Kind> {
-        let len = end - start;
+    #[inline(always)]
+    fn number(&self, start: usize, text: &[u8]) -> Option<Kind> {
+        let len = text.len();
         if len > NUMBER_MAX {
             return None;
         }
-        let bytes = &self.text.as_bytes()[start..end];
-        let sign = usize::from(bytes[0] == b'-');
-        let mut others = !self.marks.digits(start) & ((1 << len) - 1);
-        others &= !(sign as u64);
-        let leads_zero = bytes.get(sign) == Some(&b'0');
+        let sign = usize::from(text[0] == b'-');
+        let others = !self.marks.digits(start) & ((1 << len) - 1) & !(sign as u64);
+        let leads_zero = text.get(sign) == Some(&b'0');
         if others == 0 {
             let is_one = len > sign && (!leads_zero || len == sign + 1);
             return is_one.then_some(Kind::Integer);
         }
         let first = others.trailing_zeros() as usize;
         let is_plain = others & (others - 1) == 0
-            && bytes[first] == b'.'
+            && text[first] == b'.'
             && first > sign
             && first + 1 < len
             && (!leads_zero || first == sign + 1);
@@ -242,10 +247,11 @@ impl<const WORDS: usize> Walk<'_, WORDS> {
         }
         let mut scanner = Scanner::from(self.text, start);
         let kind = scanner.skip_value(0).ok()?;
-        (scanner.at() == end).then_some(kind)
+        (scanner.at() == start + len).then_some(kind)
     }
 
     /// Passes an array or object with all in it, from its opening token on; where its closing token stands.
+    #[inline(never)]
     fn container(&mut self, open: usize, depth: u32) -> Option<usize> {
         // One bit per open container tells which it is.
         let mut objects = u64::from(self.byte(open) == b'{');
@@ -256,39 +262,39 @@ impl<const WORDS: usize> Walk<'_, WORDS> {
             if depth + count > DEPTH_MAX {
                 return None;
             }
-            let mut in_object = objects & 1 == 1;
-            let mut peeked = self.tokens.clone();
-            let mut token = peeked.next();
-            let mut after = token;
-            if is_new && self.byte(token) == if in_object { b'}' } else { b']' } {
-                self.only_space(before + 1..token)?;
-                self.tokens = peeked;
+            let in_object = objects & 1 == 1;
+            let mut after = self.tokens.next();
+            if is_new && self.byte(after) == if in_object { b'}' } else { b']' } {
+                self.only_space(before + 1, after)?;
             } else {
+                let mut token = after;
                 if in_object {
-                    self.tokens = peeked;
-                    self.only_space(before + 1..token)?;
-                    before = self.name(token)?.1;
-                    peeked = self.tokens.clone();
-                    token = peeked.next();
+                    before = self.name(before, token)?.1;
+                    token = self.tokens.next();
                 }
-                let inner = self.byte(token);
-                if inner == b'{' || inner == b'[' {
-                    self.only_space(before + 1..token)?;
-                    self.tokens = peeked;
-                    objects = objects << 1 | u64::from(inner == b'{');
-                    count += 1;
-                    before = token;
-                    is_new = true;
-                    continue;
+                match self.byte(token) {
+                    inner @ (b'{' | b'[') => {
+                        self.only_space(before + 1, token)?;
+                        objects = objects << 1 | u64::from(inner == b'{');
+                        count += 1;
+                        before = token;
+                        is_new = true;
+                        continue;
+                    }
+                    b'"' => {
+                        self.only_space(before + 1, token)?;
+                        let close = self.tokens.next();
+                        after = self.behind(Kind::String, token, close)?.after;
+                    }
+                    b',' | b'}' | b']' => after = self.scalar(before, token)?.after,
+                    _ => return None,
                 }
-                after = self.value(before, depth)?.after;
             }
             // Close what closes, until the next value begins.
             loop {
-                match self.byte(after) {
-                    b',' => break,
-                    b'}' if in_object => {}
-                    b']' if !in_object => {}
+                match (self.byte(after), objects & 1 == 1) {
+                    (b',', _) => break,
+                    (b'}', true) | (b']', false) => {}
                     _ => return None,
                 }
                 count -= 1;
@@ -296,10 +302,9 @@ impl<const WORDS: usize> Walk<'_, WORDS> {
                     return Some(after);
                 }
                 objects >>= 1;
-                in_object = objects & 1 == 1;
                 before = after;
                 after = self.tokens.next();
-                self.only_space(before + 1..after)?;
+                self.only_space(before + 1, after)?;
             }
             before = after;
             is_new = false;
