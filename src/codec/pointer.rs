@@ -4,13 +4,14 @@
 //! them stands, and whether a member on the way to one is named twice. No allocation, recursion only as deep as the
 //! longest pointer.
 
-mod quick;
+mod layout;
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::codec::json::{JsonError, JsonFault, Kind, RawString, Scanner};
 use crate::rejection::{Rejection, RejectionReason};
+pub use layout::Layouts;
 
 /// The longest pointer, in names: bounds the recursion, and nothing deeper than 127 could be read anyway.
 pub const NAMES_MAX: usize = 32;
@@ -275,15 +276,6 @@ impl Paths {
             u32::try_from(text.len()).is_ok(),
             "documents are capped before they are scanned"
         );
-        if let Some(scanned) = quick::scan(self, text, slots) {
-            return Ok(scanned);
-        }
-        slots.fill(None);
-        self.scan_slowly(text, slots)
-    }
-
-    /// Byte by byte; [`quick`] leaves to it what is unusual.
-    fn scan_slowly(&self, text: &str, slots: &mut [Option<Slot>]) -> Result<Scanned, JsonError> {
         let mut walk = Walk {
             paths: self,
             text,

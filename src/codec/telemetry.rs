@@ -13,7 +13,7 @@ use std::fmt;
 
 use crate::codec::instant;
 use crate::codec::json;
-use crate::codec::pointer::{PathId, Paths, Pointer, PointerError, Slot};
+use crate::codec::pointer::{Layouts, PathId, Paths, Pointer, PointerError, Slot};
 use crate::codec::splice::{FieldNames, Splice};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::telemetry::{Event, RecordTimestamp};
@@ -240,6 +240,20 @@ impl Fields {
         value: Option<&[u8]>,
         timestamp: RecordTimestamp,
     ) -> Result<Decoded, Rejection> {
+        self.decode_by(&mut Layouts::none(), value, timestamp)
+    }
+
+    /// Reads a record's value as [`Self::decode`] does, at a third of the cost where it is laid out like one of the last that
+    /// were read with these `layouts`, which are of these fields alone.
+    ///
+    /// # Errors
+    /// The rule that the record broke.
+    pub fn decode_by(
+        &self,
+        layouts: &mut Layouts,
+        value: Option<&[u8]>,
+        timestamp: RecordTimestamp,
+    ) -> Result<Decoded, Rejection> {
         let Some(value) = value else {
             return Err(Rejection::new(RejectionReason::NullValue, ""));
         };
@@ -253,20 +267,21 @@ impl Fields {
             ));
         }
         if self.paths.slot_count() <= SLOTS_FEW {
-            self.decode_with::<SLOTS_FEW>(value, timestamp)
+            self.decode_with::<SLOTS_FEW>(layouts, value, timestamp)
         } else {
-            self.decode_with::<SLOTS_MAX>(value, timestamp)
+            self.decode_with::<SLOTS_MAX>(layouts, value, timestamp)
         }
     }
 
     fn decode_with<const SLOTS: usize>(
         &self,
+        layouts: &mut Layouts,
         value: &[u8],
         timestamp: RecordTimestamp,
     ) -> Result<Decoded, Rejection> {
         let text = json::utf8(value)?;
         let mut slots = [None; SLOTS];
-        let scanned = self.paths.scan_object(text, &mut slots)?;
+        let scanned = layouts.scan_object(&self.paths, text, &mut slots)?;
         let event = Event {
             time: self.time(text, &slots, timestamp)?,
             lat: coordinate(text, &slots, &self.lat, 90.0)?,

@@ -6,7 +6,6 @@
 //! stack overflow. What is absent: reading values (see [`unescape`] and `str::parse`).
 
 mod fault;
-pub(crate) mod marks;
 mod text;
 
 pub use self::fault::{JsonError, JsonFault};
@@ -87,11 +86,6 @@ impl<'a> Scanner<'a> {
     #[must_use]
     pub const fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
-    }
-
-    /// A scanner at a place of a document, at a character's border.
-    pub(crate) const fn from(text: &'a str, at: usize) -> Self {
-        Self { text, at }
     }
 
     /// The byte it stands at.
@@ -177,8 +171,18 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Passes what stands here, which the caller has looked at.
     #[inline]
-    fn skip_scalar(&mut self) -> Result<Kind, JsonError> {
+    pub(crate) const fn pass(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
+    /// Passes a value that is neither an array nor an object.
+    ///
+    /// # Errors
+    /// What is wrong with the value.
+    #[inline]
+    pub(crate) fn skip_scalar(&mut self) -> Result<Kind, JsonError> {
         match self.peek() {
             Some(b'"') => {
                 let escaped = self.skip_string()?;
