@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ringfence::clock::{Clock, GuardedTime};
+use ringfence::codec::headers::HeaderForm;
 use ringfence::codec::telemetry::{FieldRules, Fields};
 use ringfence::gate::{Degraded, Epoch, Snapshot};
 use ringfence::index::{Hits, Query};
@@ -68,8 +69,8 @@ impl Zones for Watched {
 pub(crate) struct Ways {
     pub(crate) mode: MatchMode,
     pub(crate) once: Option<ExactlyOnce>,
-    /// `enriched.headers`.
-    pub(crate) headers: bool,
+    /// `enriched.headers` and `enriched.header_form`.
+    pub(crate) headers: HeaderForm,
 }
 
 impl Default for Ways {
@@ -77,7 +78,7 @@ impl Default for Ways {
         Self {
             mode: event_time(),
             once: None,
-            headers: true,
+            headers: HeaderForm::Several,
         }
     }
 }

@@ -21,6 +21,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use enriched::Ways;
+use ringfence::codec::headers::HeaderForm;
 use ringfence::kafka::client::Settings;
 use serde_json::{Value, json};
 use support::measure::{self, Cost, Row, Spread, Target};
@@ -29,11 +30,12 @@ use support::measure::{self, Cost, Row, Spread, Target};
 const SIDE: usize = 100;
 /// Points a side of a zone: 64 vertices.
 const PER_EDGE: usize = 16;
-const WAYS: [&str; 6] = [
+const WAYS: [&str; 7] = [
     "pass-through",
     "enriched",
     "latest",
     "without-headers",
+    "one-header",
     "plain",
     "exactly-once",
 ];
@@ -117,15 +119,17 @@ fn main() {
                     },
                 )
             }
-            "without-headers" => {
-                let headers = false;
-                enriched::drain(
-                    &job,
-                    Ways {
-                        headers,
-                        ..Ways::default()
-                    },
-                )
+            "without-headers" | "one-header" => {
+                let headers = if way == "one-header" {
+                    HeaderForm::One
+                } else {
+                    HeaderForm::Off
+                };
+                let ways = Ways {
+                    headers,
+                    ..Ways::default()
+                };
+                enriched::drain(&job, ways)
             }
             "exactly-once" => {
                 let once = Some(enriched::exactly_once(&job));
@@ -255,7 +259,15 @@ impl Comparison<'_> {
 }
 
 fn report(costs: &[Vec<Cost>; WAYS.len()]) {
-    let [pass_through, enriched, latest, bare, plain, exactly_once] = costs;
+    let [
+        pass_through,
+        enriched,
+        latest,
+        bare,
+        one_header,
+        plain,
+        exactly_once,
+    ] = costs;
     let faster: fn(&Cost, &Cost) -> f64 = |ours, baseline| baseline.wall / ours.wall;
     let dearer: fn(&Cost, &Cost) -> f64 = |ours, baseline| ours.cpu / baseline.cpu;
     let cheaper: fn(&Cost, &Cost) -> f64 = |ours, baseline| baseline.cpu / ours.cpu;
@@ -299,6 +311,20 @@ fn report(costs: &[Vec<Cost>; WAYS.len()]) {
             what: "CPU per event: with `ringfence-*` headers ÷ without",
             ours: enriched,
             baseline: bare,
+            ratio: dearer,
+            target: Target::None,
+        },
+        Comparison {
+            what: "CPU per event: with one `ringfence` header ÷ without",
+            ours: one_header,
+            baseline: bare,
+            ratio: dearer,
+            target: Target::None,
+        },
+        Comparison {
+            what: "CPU per event: enriched with one header ÷ pass-through",
+            ours: one_header,
+            baseline: pass_through,
             ratio: dearer,
             target: Target::None,
         },

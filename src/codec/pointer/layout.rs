@@ -5,7 +5,7 @@
 //! scalars in the places of its scalars. What does not fit is scanned whole, and told as that tells it. The idea is Mison's
 //! (Li et al., "Mison: a fast JSON parser for data analytics", VLDB 2017), made strict.
 
-use super::{Kind, PathId, Paths, Scanned, Slot};
+use super::{Kind, Paths, Scanned, Slot};
 use crate::codec::json::Scanner;
 use crate::rejection::Rejection;
 
