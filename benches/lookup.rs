@@ -30,7 +30,7 @@ fn lookups(c: &mut Criterion) {
     for side in [32, 100, 316] {
         let zones = side * side;
         let index = support::index(&support::tessellation(side, PER_EDGE));
-        let plain = Geo::new(support::rings(side, PER_EDGE));
+        let plain = Geo::new(support::polygons(side, PER_EDGE));
         let mut hits = Hits::default();
         let mut ours = || {
             let mut found = 0;

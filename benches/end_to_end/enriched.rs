@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ringfence::clock::{Clock, GuardedTime};
+use ringfence::codec::headers::HeaderForm;
 use ringfence::codec::telemetry::{FieldRules, Fields};
 use ringfence::gate::{Degraded, Epoch, Snapshot};
 use ringfence::index::{Hits, Query};
@@ -19,7 +20,7 @@ use crate::support::measure::{self, Cost};
 use crate::{COMMIT_EVERY, Job, PER_EDGE, SIDE, support, topics};
 
 /// The default.
-pub(crate) fn event_time() -> MatchMode {
+fn event_time() -> MatchMode {
     MatchMode::Event {
         from: None,
         until: None,
@@ -64,7 +65,30 @@ impl Zones for Watched {
     }
 }
 
-pub(crate) fn drain(job: &Job, mode: MatchMode, once: Option<ExactlyOnce>) -> Cost {
+/// How the worker is set, beside its defaults.
+pub(crate) struct Ways {
+    pub(crate) mode: MatchMode,
+    pub(crate) once: Option<ExactlyOnce>,
+    /// `enriched.headers` and `enriched.header_form`.
+    pub(crate) headers: HeaderForm,
+}
+
+impl Default for Ways {
+    fn default() -> Self {
+        Self {
+            mode: event_time(),
+            once: None,
+            headers: HeaderForm::Several,
+        }
+    }
+}
+
+pub(crate) fn drain(job: &Job, ways: Ways) -> Cost {
+    let Ways {
+        mode,
+        once,
+        headers,
+    } = ways;
     let is_transactional = once.is_some();
     let watched = Arc::new(Watched {
         snapshot: Snapshot {
@@ -79,6 +103,7 @@ pub(crate) fn drain(job: &Job, mode: MatchMode, once: Option<ExactlyOnce>) -> Co
     let fields = Fields::new(&FieldRules::default()).expect("the defaults are right");
     let mut pipeline = PipelineConfig::new(fields, &job.from);
     pipeline.enriched_max_bytes = 1_048_588;
+    pipeline.headers = headers;
     pipeline.at = AtRules {
         mode,
         ..AtRules::default()

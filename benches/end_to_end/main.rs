@@ -20,6 +20,8 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use enriched::Ways;
+use ringfence::codec::headers::HeaderForm;
 use ringfence::kafka::client::Settings;
 use serde_json::{Value, json};
 use support::measure::{self, Cost, Row, Spread, Target};
@@ -28,10 +30,12 @@ use support::measure::{self, Cost, Row, Spread, Target};
 const SIDE: usize = 100;
 /// Points a side of a zone: 64 vertices.
 const PER_EDGE: usize = 16;
-const WAYS: [&str; 5] = [
+const WAYS: [&str; 7] = [
     "pass-through",
     "enriched",
     "latest",
+    "without-headers",
+    "one-header",
     "plain",
     "exactly-once",
 ];
@@ -104,11 +108,38 @@ fn main() {
     {
         let cost = match way.as_str() {
             "pass-through" => pass_through::drain(&job),
-            "enriched" => enriched::drain(&job, enriched::event_time(), None),
-            "latest" => enriched::drain(&job, enriched::latest(), None),
+            "enriched" => enriched::drain(&job, Ways::default()),
+            "latest" => {
+                let mode = enriched::latest();
+                enriched::drain(
+                    &job,
+                    Ways {
+                        mode,
+                        ..Ways::default()
+                    },
+                )
+            }
+            "without-headers" | "one-header" => {
+                let headers = if way == "one-header" {
+                    HeaderForm::One
+                } else {
+                    HeaderForm::Off
+                };
+                let ways = Ways {
+                    headers,
+                    ..Ways::default()
+                };
+                enriched::drain(&job, ways)
+            }
             "exactly-once" => {
-                let once = enriched::exactly_once(&job);
-                enriched::drain(&job, enriched::event_time(), Some(once))
+                let once = Some(enriched::exactly_once(&job));
+                enriched::drain(
+                    &job,
+                    Ways {
+                        once,
+                        ..Ways::default()
+                    },
+                )
             }
             "plain" => plain::drain(&job),
             BOOTSTRAP => bootstrap::to_ready(&job),
@@ -170,7 +201,7 @@ fn rounds(bootstrap: &str, run: u32) {
         "  {events} records of {} B on average in 8 partitions",
         bytes / events
     ));
-    let mut costs: [Vec<Cost>; 5] = Default::default();
+    let mut costs: [Vec<Cost>; WAYS.len()] = Default::default();
     for round in 0..rounds {
         for (way, costs) in ways.iter().zip(&mut costs) {
             let Some(way) = way else { continue };
@@ -227,7 +258,16 @@ impl Comparison<'_> {
     }
 }
 
-fn report([pass_through, enriched, latest, plain, exactly_once]: &[Vec<Cost>; 5]) {
+fn report(costs: &[Vec<Cost>; WAYS.len()]) {
+    let [
+        pass_through,
+        enriched,
+        latest,
+        bare,
+        one_header,
+        plain,
+        exactly_once,
+    ] = costs;
     let faster: fn(&Cost, &Cost) -> f64 = |ours, baseline| baseline.wall / ours.wall;
     let dearer: fn(&Cost, &Cost) -> f64 = |ours, baseline| ours.cpu / baseline.cpu;
     let cheaper: fn(&Cost, &Cost) -> f64 = |ours, baseline| baseline.cpu / ours.cpu;
@@ -266,6 +306,27 @@ fn report([pass_through, enriched, latest, plain, exactly_once]: &[Vec<Cost>; 5]
             baseline: latest,
             ratio: dearer,
             target: Target::AtMost(1.15, 1.03),
+        },
+        Comparison {
+            what: "CPU per event: with `ringfence-*` headers ÷ without",
+            ours: enriched,
+            baseline: bare,
+            ratio: dearer,
+            target: Target::None,
+        },
+        Comparison {
+            what: "CPU per event: with one `ringfence` header ÷ without",
+            ours: one_header,
+            baseline: bare,
+            ratio: dearer,
+            target: Target::None,
+        },
+        Comparison {
+            what: "CPU per event: enriched with one header ÷ pass-through",
+            ours: one_header,
+            baseline: pass_through,
+            ratio: dearer,
+            target: Target::None,
         },
         Comparison {
             what: "throughput: exactly once ÷ at least once, 100 ms",

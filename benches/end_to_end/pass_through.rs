@@ -15,7 +15,7 @@ use crate::support::measure::{self, Cost};
 use crate::{COMMIT_EVERY, Job};
 
 /// As in the worker.
-const BATCH: usize = 1_000;
+const BATCH: usize = 256;
 const TURN: Duration = Duration::from_millis(5);
 const STORE_EVERY: Duration = Duration::from_millis(20);
 /// The worker publishes its counters so often; the end is seen no sooner here.

@@ -17,7 +17,7 @@ use crate::support::plain::Geo;
 use crate::{COMMIT_EVERY, Job, PER_EDGE, SIDE, support};
 
 pub(crate) fn drain(job: &Job) -> Cost {
-    let zones = Geo::new(support::rings(SIDE, PER_EDGE));
+    let zones = Geo::new(support::polygons(SIDE, PER_EDGE));
     let ids: Vec<String> = (0..SIDE * SIDE)
         .map(|number| format!("zone-{number:07}"))
         .collect();

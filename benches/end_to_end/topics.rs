@@ -7,8 +7,9 @@ use ringfence::kafka::admin::{Admin, End, TopicSpec};
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::reader::TopicReader;
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
+use ringfence::time::EventTime;
 
-use crate::support::Seeded;
+use crate::support::{self, Seeded};
 
 pub(crate) fn admin(bootstrap: &str) -> Admin {
     admin_of(bootstrap, "bench")
@@ -100,25 +101,13 @@ fn take_receipts(writer: &TopicWriter) {
 
 /// Writes events of ten thousand vehicles at uniform places, at about the time of writing; gives the bytes of their values.
 pub(crate) fn fill(bootstrap: &str, topic: &str, events: usize) -> usize {
-    let mut seeded = Seeded::new(3);
-    let time = Clock::wall().millis() - 60_000;
+    let mut places = Seeded::new(3);
+    let begun = Clock::wall().millis() - 60_000;
     let record = |number: usize| {
-        let (lon, lat) = (seeded.unit(), seeded.unit());
-        let vehicle = format!("vehicle-{:06}", number * 7_919 % 10_000);
-        let value = format!(
-            concat!(
-                r#"{{"id":"{}","ts":{},"lat":{:.9},"lon":{:.9},"#,
-                r#""speed_kmh":43.7,"heading":271.5,"accuracy_m":4.2,"odometer_m":123456789,"engine":"on","#,
-                r#""route":{{"id":"803","trip":"1874523","headsign":"Domain North Lamar","stop_sequence":17}},"#,
-                r#""driver":"d-2291","occupancy":"FEW_SEATS_AVAILABLE","seq":{}}}"#
-            ),
-            vehicle,
-            time + number as i64 / 100,
-            lat,
-            lon,
-            number
-        );
-        (vehicle, value)
+        let mut value = String::new();
+        let time = EventTime::clamped(begun + number as i64 / 100);
+        support::event(number, time, &mut places, &mut value);
+        (support::vehicle(number), value)
     };
     write(bootstrap, topic, (0..events).map(record))
 }

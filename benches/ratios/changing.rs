@@ -11,6 +11,7 @@ use ringfence::time::EventTime;
 use ringfence::zone::StagedChange;
 
 use crate::lookup::{self, BATCH};
+use crate::plot::{self, Axis, Chart, Scale, Series, Style};
 use crate::support;
 use crate::support::measure::{self, Row, Spread, Target};
 
@@ -165,11 +166,14 @@ fn slice() -> Duration {
 /// The highest of the rates at which lookups keep nine tenths of their quiet rate.
 pub(crate) fn changes_per_second() {
     let world = World::new();
-    let rounds = if measure::is_quick() { 1 } else { 3 };
+    // Many short rounds: the machine's own swings are as large as what is looked for.
+    let rounds = if measure::is_quick() { 1 } else { 9 };
     let mut best = Spread::once(0.0);
     let mut kept_then = 1.0;
+    // Lookups a second of CPU time: quiet, and at the rates of changes that were reached.
+    let (mut quiet_rates, mut rates) = (Vec::new(), Vec::new());
     for rate in RATES {
-        let mut reached = Vec::new();
+        let (mut reached, mut looked_up) = (Vec::new(), Vec::new());
         let kept = Spread::new((0..rounds).map(|_| {
             let quiet = world.look_up(&world.published(), slice());
             let (busy, changes) = world.look_up_while_changing(
@@ -178,9 +182,12 @@ pub(crate) fn changes_per_second() {
                 PROMOTIONS_PER_SECOND,
             );
             reached.push(changes);
+            looked_up.push(busy.per_cpu_second * BATCH as f64);
+            quiet_rates.push(quiet.per_cpu_second * BATCH as f64);
             busy.per_cpu_second / quiet.per_cpu_second
         }));
         let reached = Spread::new(reached.into_iter());
+        rates.push((reached.median, Spread::new(looked_up.into_iter()).median));
         measure::say(&format!(
             "  {rate} changes/s asked for, {} made, lookups kept {:.0} %",
             measure::figure(reached.median),
@@ -192,6 +199,10 @@ pub(crate) fn changes_per_second() {
         best = reached;
         kept_then = kept.median;
     }
+    if let Some(folder) = plot::folder() {
+        let quiet = Spread::new(quiet_rates.into_iter()).median;
+        draw_rates(rates, quiet).write(&folder);
+    }
     Row {
         what: "zone changes/s with lookups kept ≥ 90 % of the quiet rate, 100 k zones",
         ours: format!("{} changes/s", measure::figure(best.median)),
@@ -200,6 +211,91 @@ pub(crate) fn changes_per_second() {
         target: Target::AtLeast(10_000.0, 50_000.0),
     }
     .report();
+}
+
+/// Lookups against changes, beside the quiet rate and what of it must be kept.
+fn draw_rates(rates: Vec<(f64, f64)>, quiet: f64) -> Chart<'static> {
+    let (first, last) = (rates[0].0, rates[rates.len() - 1].0);
+    let level = |name: &str, value: f64| Series {
+        name: name.to_owned(),
+        style: Style::Level,
+        points: vec![(first, value), (last, value)],
+    };
+    Chart {
+        name: "changes",
+        title: "Lookups while zones change",
+        below: "100 k zones of 64 vertices; one thread looks up, one promotes 100 times a second",
+        x: Axis {
+            label: "zone changes a second",
+            scale: Scale::Log,
+            tick: plot::count,
+        },
+        y: Axis {
+            label: "lookups a second of CPU time",
+            scale: Scale::Linear,
+            tick: plot::count,
+        },
+        series: vec![
+            Series::line("while zones change", rates),
+            level("quiet", quiet),
+            level("90 % of it", quiet * KEPT),
+        ],
+    }
+}
+
+/// The shares of batches by what they took, in bins of a tenth of a decade; and where p50, p99 and p99.9 are.
+fn histogram(name: &str, times: &mut [f64]) -> Series {
+    const BINS_PER_DECADE: f64 = 10.0;
+    times.sort_by(f64::total_cmp);
+    let bin = |time: f64| (time.log10() * BINS_PER_DECADE).floor();
+    let edge = |bin: f64| 10_f64.powf(bin / BINS_PER_DECADE);
+    let at = |per_mille: usize| plot::seconds(round(times[(times.len() - 1) * per_mille / 1_000]));
+    let points = times
+        .chunk_by(|a, b| bin(*a) == bin(*b))
+        .flat_map(|part| {
+            let share = part.len() as f64 / times.len() as f64;
+            let bin = bin(part[0]);
+            [(edge(bin), share), (edge(bin + 1.0), share)]
+        })
+        .collect();
+    Series {
+        name: format!(
+            "{name}\np50 {}\np99 {}\np99.9 {}",
+            at(500),
+            at(990),
+            at(999)
+        ),
+        style: Style::Steps,
+        points,
+    }
+}
+
+/// Two digits.
+fn round(value: f64) -> f64 {
+    let unit = 10_f64.powf(value.log10().floor() - 1.0);
+    (value / unit).round() * unit
+}
+
+fn draw_latencies(quiet: &mut [f64], busy: &mut [f64]) -> Chart<'static> {
+    Chart {
+        name: "latency",
+        title: "What a batch of 256 lookups takes",
+        below: "100 k zones of 64 vertices, by the wall clock, whatever else the machine does included",
+        x: Axis {
+            label: "time of a batch",
+            scale: Scale::Log,
+            tick: plot::seconds,
+        },
+        y: Axis {
+            label: "share of the batches (bins of a tenth of a decade)",
+            scale: Scale::Log,
+            tick: plot::percent,
+        },
+        series: vec![
+            histogram("quiet", quiet),
+            histogram("1 k promotions/s", busy),
+        ],
+    }
 }
 
 /// p99 of batches while a thousand one-zone promotions are published a second ÷ while none is.
@@ -211,14 +307,20 @@ pub(crate) fn batch_latency() {
         times[times.len() * 99 / 100]
     };
     let mut promotions = Vec::new();
+    let (mut all_busy, mut all_quiet) = (Vec::new(), Vec::new());
     let slices: Vec<(f64, f64)> = (0..rounds)
         .map(|_| {
-            let quiet = p99(world.look_up(&world.published(), slice()));
+            let quiet = world.look_up(&world.published(), slice());
             let (busy, rate) = world.look_up_while_changing(slice(), 1, 1_000);
             promotions.push(rate);
-            (p99(busy), quiet)
+            all_quiet.extend_from_slice(&quiet.times);
+            all_busy.extend_from_slice(&busy.times);
+            (p99(busy), p99(quiet))
         })
         .collect();
+    if let Some(folder) = plot::folder() {
+        draw_latencies(&mut all_quiet, &mut all_busy).write(&folder);
+    }
     let micros = |of: fn(&(f64, f64)) -> f64| {
         let middle = Spread::new(slices.iter().map(of)).median;
         format!("{} µs", measure::figure(middle * 1e6))

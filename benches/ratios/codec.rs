@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
+use ringfence::codec::pointer::Layouts;
 use ringfence::codec::telemetry::{FieldRules, Fields};
 
 use crate::support::measure::{self, Rounds, Row, Target};
@@ -13,6 +14,7 @@ pub(crate) fn round_trip() {
     let fields = Fields::new(&FieldRules::default()).expect("the default fields are good");
     let zones = record::zones();
     record::assert_same(&fields, &zones);
+    let mut layouts = Layouts::default();
     let (rounds, at_least) = if measure::is_quick() {
         (1, Duration::ZERO)
     } else {
@@ -27,7 +29,13 @@ pub(crate) fn round_trip() {
         || {
             measure::cost_of_repeated(at_least, || {
                 for _ in 0..AT_ONCE {
-                    black_box(record::ours(&fields, &zones, black_box(value), &mut a));
+                    black_box(record::ours(
+                        &fields,
+                        &mut layouts,
+                        &zones,
+                        black_box(value),
+                        &mut a,
+                    ));
                 }
             })
             .per(AT_ONCE)

@@ -63,7 +63,7 @@ pub(crate) fn memberships() {
     }
     let oracle: Vec<(&str, Polygon<f64>)> = rings
         .iter()
-        .map(|(id, ring)| (id.as_str(), plain::polygon(ring)))
+        .map(|(id, ring)| (id.as_str(), plain::polygon(std::slice::from_ref(ring))))
         .collect();
     let vertices: Vec<Position> = rings.values().flatten().copied().collect();
     let at = EventTime::clamped(1_700_000_000_000);

@@ -1,5 +1,5 @@
 //! The figures of DESIGN 12 that need no Kafka, each beside its baseline in the same process, as rows of the table that
-//! `scripts/bench` prints. `benches/README.md` describes the workloads.
+//! `scripts/bench` prints. `benches/README.md` describes the workloads. `workload FOLDER [NAME=N…]` writes one as files instead.
 //!
 //! One after the other: the order matters to none but the first, which measures the memory of the process.
 
@@ -14,20 +14,41 @@ mod support;
 mod changing;
 mod codec;
 mod correct;
+mod curves;
+mod data;
 mod lookup;
 mod million;
+mod plot;
 mod promotion;
+mod real;
+mod workload;
 
-fn main() {
+fn main() -> Result<(), String> {
+    // `cargo bench` adds an argument of its own.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|one| one != "--bench")
+        .collect();
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "workload"
+    {
+        return workload::write(rest);
+    }
     let small = support::index(&support::tessellation(32, million::PER_EDGE));
     let large = million::bootstrap();
     million::lookup(&small, &large);
     million::promotion(&small, &large);
+    if let Some(folder) = plot::folder() {
+        curves::zones(&folder, &small, &large);
+        curves::vertices(&folder);
+    }
     drop(large);
     lookup::baselines();
+    real::report();
     promotion::rebuild();
     changing::changes_per_second();
     changing::batch_latency();
     codec::round_trip();
     correct::memberships();
+    Ok(())
 }

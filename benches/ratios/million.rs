@@ -15,7 +15,8 @@ pub(crate) const PER_EDGE: usize = 16;
 /// Changes built at once, as the gate builds what it has staged.
 const STAGED: usize = 50_000;
 
-fn side() -> usize {
+/// Zones a side of the large world.
+pub(crate) fn side() -> usize {
     if measure::is_quick() { 100 } else { 1_000 }
 }
 

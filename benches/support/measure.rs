@@ -243,6 +243,15 @@ pub fn figure(value: f64) -> String {
     }
 }
 
+/// A count as one speaks of it: `10 k`, `1 M`.
+pub fn thousands(count: usize) -> String {
+    match count {
+        1_000_000.. => format!("{:.0} M", count as f64 / 1e6),
+        1_000.. => format!("{:.0} k", count as f64 / 1e3),
+        _ => count.to_string(),
+    }
+}
+
 /// A cost with a unit that suits it, CPU time first.
 pub fn shown(cost: Cost) -> String {
     let (unit, factor) = match cost.cpu.max(cost.wall) {

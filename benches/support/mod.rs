@@ -83,9 +83,14 @@ pub fn cell(side: usize, number: usize, per_edge: usize) -> Vec<Position> {
     ring
 }
 
+/// The id of zone `number`.
+pub fn zone_id(number: usize) -> String {
+    format!("zone-{number:07}")
+}
+
 /// The change that puts zone `number` where `ring` is.
 pub fn upsert(number: usize, ring: Vec<Position>, offset: i64) -> StagedChange {
-    let id = format!("zone-{number:07}");
+    let id = zone_id(number);
     let area = Area::new(
         RawShape::MultiPolygon(vec![vec![ring]]),
         &ShapeRules::default(),
@@ -118,23 +123,55 @@ pub fn tessellation(side: usize, per_edge: usize) -> Vec<StagedChange> {
 
 /// Zone `number` of that tessellation as a record's value, its coordinates with seven decimals.
 pub fn feature(number: usize, side: usize, per_edge: usize, out: &mut String) {
+    feature_of(number, &cell(side, number, per_edge), out);
+}
+
+/// A zone of that number with this outer ring.
+pub fn feature_of(number: usize, ring: &[Position], out: &mut String) {
     out.clear();
     let text = "a string takes everything";
     write!(
         out,
-        r#"{{"type":"Feature","id":"zone-{number:07}","properties":{{}},"geometry":{{"type":"Polygon","coordinates":[["#
+        r#"{{"type":"Feature","id":"{}","properties":{{}},"geometry":{{"type":"Polygon","coordinates":[["#,
+        zone_id(number)
     )
     .expect(text);
-    for (place, at) in cell(side, number, per_edge).iter().enumerate() {
+    for (place, at) in ring.iter().enumerate() {
         let comma = if place == 0 { "" } else { "," };
         write!(out, "{comma}[{:.7},{:.7}]", at.lon, at.lat).expect(text);
     }
     out.push_str("]]}}");
 }
 
-/// The outer rings of that tessellation.
-pub fn rings(side: usize, per_edge: usize) -> impl Iterator<Item = Vec<Position>> {
-    (0..side * side).map(move |number| cell(side, number, per_edge))
+/// Event `number` of ten thousand vehicles at uniform places as a record's value of about 330 bytes; its key is `vehicle`'s.
+pub fn event(number: usize, time: EventTime, places: &mut Seeded, out: &mut String) {
+    out.clear();
+    let (lon, lat) = (places.unit(), places.unit());
+    write!(
+        out,
+        concat!(
+            r#"{{"id":"{}","ts":{},"lat":{:.9},"lon":{:.9},"#,
+            r#""speed_kmh":43.7,"heading":271.5,"accuracy_m":4.2,"odometer_m":123456789,"engine":"on","#,
+            r#""route":{{"id":"803","trip":"1874523","headsign":"Domain North Lamar","stop_sequence":17}},"#,
+            r#""driver":"d-2291","occupancy":"FEW_SEATS_AVAILABLE","seq":{}}}"#
+        ),
+        vehicle(number),
+        time.millis(),
+        lat,
+        lon,
+        number
+    )
+    .expect("a string takes everything");
+}
+
+/// The vehicle that event `number` comes from.
+pub fn vehicle(number: usize) -> String {
+    format!("vehicle-{:06}", number * 7_919 % 10_000)
+}
+
+/// The polygons of that tessellation.
+pub fn polygons(side: usize, per_edge: usize) -> impl Iterator<Item = plain::Rings> {
+    (0..side * side).map(move |number| vec![cell(side, number, per_edge)])
 }
 
 /// When a world is looked at: its zones have been in force for long, as most are.

@@ -14,10 +14,22 @@ fn tree(boxes: impl Iterator<Item = [[f64; 2]; 2]>) -> Tree {
     RTree::bulk_load(boxes.enumerate().map(entry).collect())
 }
 
-/// A polygon of `geo` from a closed ring.
-pub fn polygon(ring: &[Position]) -> Polygon<f64> {
-    let ring: Vec<(f64, f64)> = ring.iter().map(|at| (at.lon, at.lat)).collect();
-    Polygon::new(LineString::from(ring), Vec::new())
+/// A polygon: its outer ring, then its holes, each closed.
+pub type Rings = Vec<Vec<Position>>;
+
+/// A polygon of `geo` from closed rings, the outer one first.
+pub fn polygon(rings: &[Vec<Position>]) -> Polygon<f64> {
+    let mut rings = rings.iter().map(|ring| {
+        let ring: Vec<(f64, f64)> = ring.iter().map(|at| (at.lon, at.lat)).collect();
+        LineString::from(ring)
+    });
+    let exterior = rings.next().expect("a polygon has an outer ring");
+    Polygon::new(exterior, rings.collect())
+}
+
+fn bounds(polygon: &Polygon<f64>) -> [[f64; 2]; 2] {
+    let bounds = polygon.bounding_rect().expect("a ring has bounds");
+    [bounds.min().into(), bounds.max().into()]
 }
 
 /// rstar over bounding boxes, `Intersects` of geo over what it finds: the boundary counts.
@@ -27,17 +39,26 @@ pub struct Geo {
 }
 
 impl Geo {
-    /// Of these closed rings, named by their place.
-    pub fn new(rings: impl Iterator<Item = Vec<Position>>) -> Self {
-        let polygons: Vec<Polygon<f64>> = rings.map(|ring| polygon(&ring)).collect();
-        let boxes = polygons.iter().map(|polygon| {
-            let bounds = polygon.bounding_rect().expect("a ring has bounds");
-            [bounds.min().into(), bounds.max().into()]
-        });
+    /// Of these polygons, named by their place.
+    pub fn new(polygons: impl Iterator<Item = Rings>) -> Self {
+        let polygons: Vec<Polygon<f64>> = polygons.map(|rings| polygon(&rings)).collect();
+        let boxes = polygons.iter().map(bounds);
         Self {
             tree: tree(boxes),
             polygons,
         }
+    }
+
+    /// The tree with the box of one polygon where another's is: a copy, since readers go on with the old one.
+    pub fn with_moved(&self, number: usize, place: usize) -> impl Sized {
+        let entry = |place: usize| {
+            let [min, max] = bounds(&self.polygons[place]);
+            GeomWithData::new(Rectangle::from_corners(min, max), number)
+        };
+        let mut tree = self.tree.clone();
+        tree.remove(&entry(number)).expect("it is in the tree");
+        tree.insert(entry(place));
+        tree
     }
 
     /// The numbers of the polygons that cover a place, in no order.
@@ -58,9 +79,9 @@ struct Striped {
 }
 
 impl Striped {
-    fn new(ring: &[Position]) -> Self {
-        let count = (ring.len() / 4).max(1);
-        let lats = || ring.iter().map(|at| at.lat);
+    fn new(rings: &[Vec<Position>]) -> Self {
+        let count = (rings.iter().map(Vec::len).sum::<usize>() / 4).max(1);
+        let lats = || rings.iter().flatten().map(|at| at.lat);
         let (lat_min, lat_max) = (
             lats().fold(f64::INFINITY, f64::min),
             lats().fold(f64::NEG_INFINITY, f64::max),
@@ -70,7 +91,7 @@ impl Striped {
             per_degree: count as f64 / (lat_max - lat_min),
             stripes: vec![Vec::new(); count],
         };
-        for edge in ring.windows(2) {
+        for edge in rings.iter().flat_map(|ring| ring.windows(2)) {
             let (from, to) = (striped.stripe(edge[0].lat), striped.stripe(edge[1].lat));
             for stripe in from.min(to)..=from.max(to) {
                 striped.stripes[stripe].push([edge[0], edge[1]]);
@@ -102,14 +123,14 @@ pub struct YStripes {
 }
 
 impl YStripes {
-    /// Of these closed rings, named by their place.
-    pub fn new(rings: impl Iterator<Item = Vec<Position>>) -> Self {
+    /// Of these polygons, named by their place.
+    pub fn new(polygons: impl Iterator<Item = Rings>) -> Self {
         let mut outlines = Vec::new();
-        let boxes: Vec<[[f64; 2]; 2]> = rings
-            .map(|ring| {
-                outlines.push(Striped::new(&ring));
-                let lons = || ring.iter().map(|at| at.lon);
-                let lats = || ring.iter().map(|at| at.lat);
+        let boxes: Vec<[[f64; 2]; 2]> = polygons
+            .map(|rings| {
+                outlines.push(Striped::new(&rings));
+                let lons = || rings[0].iter().map(|at| at.lon);
+                let lats = || rings[0].iter().map(|at| at.lat);
                 [
                     [
                         lons().fold(f64::INFINITY, f64::min),

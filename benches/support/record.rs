@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ringfence::codec::pointer::Layouts;
 use ringfence::codec::telemetry::Fields;
 use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::geometry::ShapeRules;
@@ -40,11 +41,12 @@ pub fn zones() -> Vec<Arc<Zone>> {
 /// Ringfence's way: position and time are extracted, the zones are spliced in.
 pub fn ours(
     fields: &Fields,
+    layouts: &mut Layouts,
     zones: &[Arc<Zone>],
     value: &[u8],
     out: &mut Vec<u8>,
 ) -> (f64, f64, i64) {
-    let decoded = match fields.decode(Some(value), RecordTimestamp::Missing) {
+    let decoded = match fields.decode_by(layouts, Some(value), RecordTimestamp::Missing) {
         Ok(decoded) => decoded,
         Err(rejection) => panic!("{rejection}"),
     };
@@ -84,8 +86,9 @@ pub fn plain(zones: &[Arc<Zone>], value: &[u8], out: &mut Vec<u8>) -> Option<(f6
 /// If the two ways give different bytes.
 pub fn assert_same(fields: &Fields, zones: &[Arc<Zone>]) {
     let (mut a, mut b) = (Vec::new(), Vec::new());
+    let mut layouts = Layouts::default();
     assert_eq!(
-        Some(ours(fields, zones, RECORD.as_bytes(), &mut a)),
+        Some(ours(fields, &mut layouts, zones, RECORD.as_bytes(), &mut a)),
         plain(zones, RECORD.as_bytes(), &mut b)
     );
     assert_eq!(

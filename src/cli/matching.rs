@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use super::{Context, Failure, Outcome, instant};
 use crate::codec::features::FeatureReader;
 use crate::codec::geojson::Stamp;
+use crate::codec::pointer::Layouts;
 use crate::codec::telemetry::Fields;
 use crate::codec::zone_change::{self, ZoneRules};
 use crate::config::Config;
@@ -339,6 +340,7 @@ pub struct Matcher {
     index: Index,
     at: Option<EventTime>,
     line_bytes_max: usize,
+    layouts: Layouts,
     hits: Hits,
     out: Vec<u8>,
 }
@@ -367,6 +369,7 @@ impl Matcher {
             index: built.index,
             at,
             line_bytes_max: config.telemetry.max_bytes,
+            layouts: Layouts::default(),
             hits: Hits::default(),
             out: Vec::new(),
         })
@@ -377,7 +380,9 @@ impl Matcher {
     /// # Errors
     /// Why it is no event.
     pub fn enrich(&mut self, value: &[u8]) -> Result<&[u8], Rejection> {
-        let decoded = self.fields.decode(Some(value), RecordTimestamp::Missing)?;
+        let decoded =
+            self.fields
+                .decode_by(&mut self.layouts, Some(value), RecordTimestamp::Missing)?;
         let position = Position {
             lon: decoded.event.lon,
             lat: decoded.event.lat,

@@ -15,6 +15,8 @@ pub const AS_OF: &str = "ringfence-as-of";
 pub const SOURCE: &str = "ringfence-source";
 /// The flags, comma separated; absent where there is none.
 pub const FLAGS: &str = "ringfence-flags";
+/// All four in one, as `at=…;as-of=…;source=…;flags=…` ([`HeaderForm::One`]).
+pub const ALL: &str = "ringfence";
 /// Why a record is in the dead-letter topic: a `RejectionReason`.
 pub const ERROR_REASON: &str = "ringfence-error-reason";
 /// What a person needs to mend it; without payload, at most 512 bytes.
@@ -37,7 +39,29 @@ pub const ERROR_PREFIX: &str = "ringfence-error-";
 /// another Ringfence, and says of that one's work what a reader would take for said of this one's.
 #[must_use]
 pub fn is_of_enriched(name: &str) -> bool {
-    name.starts_with("ringfence-") && matches!(name, AT | AS_OF | SOURCE | FLAGS)
+    name.starts_with(ALL) && matches!(name, ALL | AT | AS_OF | SOURCE | FLAGS)
+}
+
+/// What the value of an [`ALL`] header says of one of the four, named as its own header would be.
+#[must_use]
+pub fn part_of_all<'v>(value: &'v str, name: &str) -> Option<&'v str> {
+    let wanted = name.strip_prefix(ALL)?.strip_prefix('-')?;
+    value.split(';').find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        (name == wanted).then_some(value)
+    })
+}
+
+/// In how many headers an enriched record says what it says of itself.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum HeaderForm {
+    /// None: it says nothing.
+    Off,
+    /// [`AT`], [`AS_OF`], [`SOURCE`] and [`FLAGS`], which any client reads by their names.
+    Several,
+    /// [`ALL`]. A header is a piece of memory of its own, three times touched by each of two threads, and four writes of the
+    /// client: one instead of three makes the headers' part of an event's cost less than half (benches/README.md).
+    One,
 }
 
 /// Whether a dead letter's own header may have this name. A refused record that carries one was refused before and
@@ -163,8 +187,8 @@ impl fmt::Debug for Flags {
     }
 }
 
-/// Two instants of at most 20 bytes, `partition:offset` of at most 32, all flags of 61: rounded up.
-const ENRICHED_BYTES: usize = 144;
+/// Two instants of at most 20 bytes, `partition:offset` of at most 32, all flags of 61, the names in [`ALL`] of 26: rounded up.
+const ENRICHED_BYTES: usize = 168;
 
 /// The headers that an enriched record gets beside its own, in a buffer that is filled anew for each.
 #[derive(Copy, Clone, Debug)]
@@ -196,6 +220,52 @@ impl EnrichedHeaders {
     /// Builds the headers of one record. `matched` is its instant and the snapshot's `as_of`; a record that was
     /// forwarded as it came has none.
     pub fn fill(
+        &mut self,
+        form: HeaderForm,
+        matched: Option<(EventTime, EventTime)>,
+        source: RecordPosition,
+        flags: Flags,
+    ) {
+        match form {
+            HeaderForm::Off => self.count = 0,
+            HeaderForm::Several => self.fill_several(matched, source, flags),
+            HeaderForm::One => self.fill_one(matched, source, flags),
+        }
+    }
+
+    fn fill_one(
+        &mut self,
+        matched: Option<(EventTime, EventTime)>,
+        source: RecordPosition,
+        flags: Flags,
+    ) {
+        let mut end = 0;
+        let mut write = |part: &str| {
+            self.bytes[end..end + part.len()].copy_from_slice(part.as_bytes());
+            end += part.len();
+        };
+        let mut digits = itoa::Buffer::new();
+        if let Some((at, as_of)) = matched {
+            write("at=");
+            write(digits.format(at.millis()));
+            write(";as-of=");
+            write(digits.format(as_of.millis()));
+            write(";");
+        }
+        write("source=");
+        write(digits.format(source.partition.0));
+        write(":");
+        write(digits.format(source.offset.0));
+        for (at, flag) in flags.iter().enumerate() {
+            write(if at > 0 { "," } else { ";flags=" });
+            write(flag.as_str());
+        }
+        self.names[0] = ALL;
+        self.ends[0] = end as u8;
+        self.count = 1;
+    }
+
+    fn fill_several(
         &mut self,
         matched: Option<(EventTime, EventTime)>,
         source: RecordPosition,
@@ -328,6 +398,45 @@ mod tests {
     }
 
     #[test]
+    fn one_header_says_all_that_several_say() {
+        let flags = |names: &str| Flags::parse(names).unwrap();
+        let far = RecordPosition::new(i32::MAX, i64::MAX);
+        let all = Flag::ALL.into_iter().fold(Flags::NONE, Flags::with);
+        for (matched, source, flags) in [
+            (
+                Some((1_700_000_000_000, -5)),
+                RecordPosition::new(3, 42),
+                flags(""),
+            ),
+            (
+                Some((0, 7)),
+                RecordPosition::new(0, 0),
+                flags("late,unsettled"),
+            ),
+            (None, RecordPosition::new(3, 42), flags("invalid")),
+            (Some((i64::MIN, i64::MIN)), far, all),
+        ] {
+            let matched =
+                matched.map(|(at, as_of)| (EventTime::clamped(at), EventTime::clamped(as_of)));
+            let (mut several, mut one) = (EnrichedHeaders::new(), EnrichedHeaders::new());
+            several.fill(HeaderForm::Several, matched, source, flags);
+            one.fill(HeaderForm::One, matched, source, flags);
+            let one: Vec<_> = one.iter().collect();
+            let [(ALL, value)] = one.as_slice() else {
+                panic!("{one:?}");
+            };
+            let value = std::str::from_utf8(value).unwrap();
+            for name in [AT, AS_OF, SOURCE, FLAGS] {
+                let own = several.iter().find(|(header, _)| *header == name);
+                let own = own.map(|(_, value)| std::str::from_utf8(value).unwrap());
+                assert_eq!(part_of_all(value, name), own, "{name} of {value}");
+            }
+        }
+        assert_eq!(part_of_all("at=1", ERROR_REASON), None);
+        assert!(is_of_enriched(ALL) && !is_of_enriched("ringfence-mine"));
+    }
+
+    #[test]
     fn an_enriched_record_has_no_flags_header_without_a_flag() {
         let mut headers = EnrichedHeaders::new();
         let (at, as_of) = (
@@ -335,7 +444,12 @@ mod tests {
             EventTime::clamped(-5),
         );
         let source = RecordPosition::new(3, 42);
-        headers.fill(Some((at, as_of)), source, Flags::NONE.with(Flag::Unsettled));
+        headers.fill(
+            HeaderForm::Several,
+            Some((at, as_of)),
+            source,
+            Flags::NONE.with(Flag::Unsettled),
+        );
         assert_eq!(
             shown(headers.iter()),
             [
@@ -345,9 +459,14 @@ mod tests {
                 "ringfence-flags=unsettled"
             ]
         );
-        headers.fill(Some((at, as_of)), source, Flags::NONE);
+        headers.fill(HeaderForm::Several, Some((at, as_of)), source, Flags::NONE);
         assert_eq!(shown(headers.iter()).len(), 3);
-        headers.fill(None, source, Flags::NONE.with(Flag::Invalid));
+        headers.fill(
+            HeaderForm::Several,
+            None,
+            source,
+            Flags::NONE.with(Flag::Invalid),
+        );
         assert_eq!(
             shown(headers.iter()),
             ["ringfence-source=3:42", "ringfence-flags=invalid"]
@@ -359,7 +478,12 @@ mod tests {
         let mut headers = EnrichedHeaders::new();
         let all = Flag::ALL.into_iter().fold(Flags::NONE, Flags::with);
         let source = RecordPosition::new(i32::MIN, i64::MIN);
-        headers.fill(Some((EventTime::MIN, EventTime::MIN)), source, all);
+        headers.fill(
+            HeaderForm::Several,
+            Some((EventTime::MIN, EventTime::MIN)),
+            source,
+            all,
+        );
         assert_eq!(
             shown(headers.iter())[2..],
             [

@@ -278,7 +278,7 @@ impl<'a> Document<'a> {
         let area = Area::new(shape::read(&source, &self.rules.shape)?, &self.rules.shape)?;
         let zone = Zone {
             id: zone_id.clone(),
-            id_json: json::string(zone_id.as_str()),
+            id_json: json::string(zone_id.as_str()).into(),
             area,
             properties_json: self.carried_properties(),
             version,

@@ -289,6 +289,11 @@ pub const KEYS: &[Key] = &[
         "ringfence-at, -as-of, -source, -flags; `verify` and readers that drop duplicates need them",
     ),
     choice(
+        "enriched.header_form",
+        &["several", "one"],
+        "one = all of them in one header `ringfence`, as `at=…;as-of=…;source=…;flags=…`: costs less than half",
+    ),
+    choice(
         "enriched.partition",
         &["auto", "same", "key"],
         "the output partition: auto = the source's number where the counts are equal, else by key as Java clients do",

@@ -268,6 +268,7 @@ impl Read {
                 field: self.text("enriched.field"),
                 properties: self.names("enriched.properties"),
                 headers: self.flag("enriched.headers"),
+                has_one_header: self.text("enriched.header_form") == "one",
                 partition: OutputPartition::of(&self.text("enriched.partition")),
             },
             dead_letter: DeadLetter {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::librdkafka::Properties;
+use crate::codec::headers::HeaderForm;
 use crate::codec::telemetry::{FieldRules, Fields, FieldsError};
 use crate::codec::zone_change::ZoneRules;
 use crate::geometry::{OnInvalid, ShapeRules};
@@ -238,7 +239,20 @@ pub struct Enriched {
     pub field: String,
     pub properties: Vec<String>,
     pub headers: bool,
+    pub has_one_header: bool,
     pub partition: OutputPartition,
+}
+
+impl Enriched {
+    /// How an enriched record says what it says of itself.
+    #[must_use]
+    pub const fn header_form(&self) -> HeaderForm {
+        match (self.headers, self.has_one_header) {
+            (false, _) => HeaderForm::Off,
+            (true, false) => HeaderForm::Several,
+            (true, true) => HeaderForm::One,
+        }
+    }
 }
 
 /// `[dead_letter]`

@@ -77,26 +77,31 @@ pub struct Hits {
 
 impl Hits {
     /// Ends the answer to a query: by code point of the ids, each once.
+    #[inline]
     fn close(&mut self, versions: &versions::VersionTable) {
         let from = self.ends.last().copied().unwrap_or(0);
-        let found = &mut self.slots[from..];
-        if found.len() > 1 {
-            let id = |slot: &VersionSlot| {
-                let version = versions.get(*slot);
-                &version.expect("a hit is in the table").zone().id
-            };
-            found.sort_unstable_by(|a, b| id(a).cmp(id(b)));
-            // A zone over ±180° is there on each side: a point at the seam finds it twice.
-            let mut kept = from + 1;
-            for next in from + 1..self.slots.len() {
-                if self.slots[next] != self.slots[kept - 1] {
-                    self.slots[kept] = self.slots[next];
-                    kept += 1;
-                }
-            }
-            self.slots.truncate(kept);
+        if self.slots.len() > from + 1 {
+            self.sort(from, versions);
         }
         self.ends.push(self.slots.len());
+    }
+
+    #[inline(never)]
+    fn sort(&mut self, from: usize, versions: &versions::VersionTable) {
+        let id = |slot: &VersionSlot| {
+            let version = versions.get(*slot);
+            &version.expect("a hit is in the table").zone().id
+        };
+        self.slots[from..].sort_unstable_by(|a, b| id(a).cmp(id(b)));
+        // A zone over ±180° is there on each side: a point at the seam finds it twice.
+        let mut kept = from + 1;
+        for next in from + 1..self.slots.len() {
+            if self.slots[next] != self.slots[kept - 1] {
+                self.slots[kept] = self.slots[next];
+                kept += 1;
+            }
+        }
+        self.slots.truncate(kept);
     }
 
     /// The versions found for the query at place `query` of the batch, by code point of their ids, each once.

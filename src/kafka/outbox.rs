@@ -1,7 +1,7 @@
 //! The producer of a worker: records go in with their tokens, acknowledgements come back through a bounded queue.
 //!
-//! Delivery reports are served by a thread of the producer's own (RDKAFKA 7: the quickest safe way), which only hands over
-//! `(token, result)`, those of one answer of a broker at once; the worker's thread does all the accounting.
+//! Delivery reports are taken by the worker's thread itself, those of one answer of a broker at once; within transactions
+//! by a thread of the producer's own, as their abort waits for it.
 //!
 //! Order beyond a refused batch (I8) rests on two things: `enable.gapless.guarantee` lets the client give up at the gap
 //! instead of numbering what follows anew, and the broker refuses what is under way already, as its sequence number does
@@ -19,7 +19,9 @@ use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
 
 use super::EdgeError;
 use super::client::{Logged, create};
-use super::ffi::{Headers, MessageRef, Produced, ProducerTopic, ReportingProducer, Reports};
+use super::ffi::{
+    Headers, MessageRef, Produced, ProducerTopic, ReportingProducer, Reports, ServedBy,
+};
 use crate::clock::Clock;
 use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token};
 use crate::partition::PartitionId;
@@ -30,7 +32,7 @@ use crate::time::EventTime;
 /// An acknowledgement: of which output, and how it went.
 pub type Ack = (Token, AckResult);
 
-/// The way of acknowledgements from the producer's thread to the worker's.
+/// The way of acknowledgements from whoever serves the reports to the engine.
 ///
 /// Bounded by what is in flight, as each output is acknowledged once and counts as in flight until the worker has taken
 /// its acknowledgement (I7).
@@ -271,7 +273,7 @@ impl Outbox {
         };
         let undelivered = FirstUndelivered::default();
         Ok(Self {
-            way: Way::new(&batches, &acks, &undelivered)?,
+            way: Way::new(&batches, sending, &acks, &undelivered)?,
             acks,
             undelivered,
             taken: VecDeque::new(),
@@ -313,7 +315,7 @@ impl Outbox {
 
     fn start_again(&mut self, config: &ClientConfig) -> Result<(), EdgeError> {
         self.purge();
-        self.way = Way::new(config, &self.acks, &self.undelivered)?;
+        self.way = Way::new(config, self.sending, &self.acks, &self.undelivered)?;
         self.lanes.clear();
         self.opening = 0;
         Ok(())
@@ -344,6 +346,7 @@ impl Outbox {
             return Some(ack);
         }
         if self.taken.is_empty() {
+            self.way.producer.serve();
             // Two buffers in turn: neither is allocated anew, and the producer's thread is held up for a swap only.
             std::mem::swap(&mut self.taken, &mut self.acks.lock());
         }
@@ -411,9 +414,10 @@ impl Outbox {
         loop {
             let error = match self.produce(to, record, &mut headers) {
                 Ok(()) => return,
-                // The queue takes twice what the pipeline lets in flight; should it be full all the same, the
-                // producer's own threads make room. Nothing is dropped, order is kept (FS-40).
+                // The queue takes twice what the pipeline lets in flight; should it be full all the same, what is
+                // delivered meanwhile makes room. Nothing is dropped, order is kept (FS-40).
                 Err(RDKafkaErrorCode::QueueFull) => {
+                    self.way.producer.serve();
                     std::thread::park_timeout(Duration::from_millis(1));
                     continue;
                 }
@@ -476,6 +480,7 @@ impl Outbox {
 impl Way {
     fn new(
         config: &ClientConfig,
+        sending: SendMode,
         acks: &Acks,
         undelivered: &FirstUndelivered,
     ) -> Result<Self, EdgeError> {
@@ -485,7 +490,11 @@ impl Way {
             undelivered: undelivered.clone(),
             end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
         };
-        let producer = ReportingProducer::new(create(config, context)?)
+        let by = match sending {
+            SendMode::Batches | SendMode::OneByOne => ServedBy::Caller,
+            SendMode::Transactions => ServedBy::Thread,
+        };
+        let producer = ReportingProducer::new(create(config, context)?, by)
             .map_err(|error| EdgeError::Settings(format!("no thread for a producer: {error}")))?;
         Ok(Self {
             enriched: None,

@@ -33,8 +33,9 @@ pub use exactly_once::ExactlyOnce;
 use exactly_once::Transactions;
 pub use settings::{StartAt, WorkerSettings};
 
-/// Messages taken at once: enough that a turn costs little beside them (RDKAFKA 7).
-const BATCH: usize = 1_000;
+/// Messages taken at once: enough that a turn costs little beside them (RDKAFKA 7), and so few that what is touched of them
+/// three times, when they are read, matched and written, stays in the core's own cache: 1,000 cost a sixth more for each.
+const BATCH: usize = 256;
 /// How long a turn waits for the first message: acknowledgements, held events and commits are served this often.
 const TURN: Duration = Duration::from_millis(5);
 /// How long a turn of a drain waits: acknowledgements and the group are served this often.

@@ -1,6 +1,7 @@
 //! What the engine must be told: plain values, put together by `run` from the configuration and from what the cluster
 //! says of its topics.
 
+use crate::codec::headers::HeaderForm;
 use crate::codec::telemetry::Fields;
 use crate::pipeline::at::AtRules;
 use crate::pipeline::breaker::BreakerRules;
@@ -27,8 +28,8 @@ pub struct PipelineConfig {
     pub at: AtRules,
     /// `telemetry.on_invalid`.
     pub on_invalid: OnInvalid,
-    /// `enriched.headers`.
-    pub headers: bool,
+    /// `enriched.headers` and `enriched.header_form`.
+    pub headers: HeaderForm,
     /// `telemetry.topic`, for the headers of dead letters.
     pub telemetry_topic: Box<str>,
     /// Where outputs go.
@@ -53,7 +54,7 @@ impl PipelineConfig {
             fields,
             at: AtRules::default(),
             on_invalid: OnInvalid::DeadLetter,
-            headers: true,
+            headers: HeaderForm::Several,
             telemetry_topic: telemetry_topic.into(),
             partitioning: Partitioning::Same,
             enriched_max_bytes: 2 * 1_048_576,

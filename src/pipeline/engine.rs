@@ -5,6 +5,7 @@
 //! to its partition's hold queue, and everything after it in that partition too (I8).
 
 use crate::codec::headers::{Flag, Flags};
+use crate::codec::pointer::Layouts;
 use crate::codec::splice::Splice;
 use crate::enriched::{OriginalHeaders, Token};
 use crate::geometry::Position;
@@ -75,6 +76,8 @@ pub struct Engine<Z: Zones> {
     /// Records among which one is that the broker refuses (`exactly_once`).
     pub(super) suspects: Suspects,
     pub(super) breaker: Breaker,
+    /// How the last records were laid out.
+    layouts: Layouts,
     pool: ChunkPool,
     work: Vec<Work>,
     queries: Vec<Query>,
@@ -108,6 +111,7 @@ impl<Z: Zones> Engine<Z> {
             repair: Repair::new(config.one_by_one),
             usages: Vec::new(),
             suspects: Suspects::default(),
+            layouts: Layouts::default(),
             pool: ChunkPool::default(),
             work: Vec::new(),
             queries: Vec::new(),
@@ -185,7 +189,8 @@ impl<Z: Zones> Engine<Z> {
             && !self.is_in_flight_full()
             && !self.suspects.must_wait(record.partition, record.offset);
         let partition = record.partition;
-        match self.config.fields.decode(record.value, record.timestamp) {
+        let (fields, layouts) = (&self.config.fields, &mut self.layouts);
+        match fields.decode_by(layouts, record.value, record.timestamp) {
             Ok(decoded) => {
                 let (event, splice) = (decoded.event, decoded.splice);
                 let rules = &self.config.at;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::codec::headers::{DeadLetterHeaders, EnrichedHeaders, Flags};
+use crate::codec::headers::{DeadLetterHeaders, EnrichedHeaders, Flags, HeaderForm};
 use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token, output_timestamp};
 use crate::partition::{PartitionId, RecordPosition};
 use crate::pipeline::partitioning::Partitioning;
@@ -82,7 +82,7 @@ struct Kept {
 /// The limits and choices of writing.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteRules {
-    pub(crate) headers: bool,
+    pub(crate) headers: HeaderForm,
     pub(crate) telemetry_topic: Box<str>,
     pub(crate) partitioning: Partitioning,
     pub(crate) enriched_max_bytes: usize,
@@ -134,8 +134,9 @@ impl Writer {
         };
         let headers = source.headers.for_enriched();
         let mut bytes = source.frame_bytes(headers) + value.map_or(0, <[u8]>::len);
-        let added = self.rules.headers.then(|| {
-            self.added.fill(matched, source.position, flags);
+        let form = self.rules.headers;
+        let added = (form != HeaderForm::Off).then(|| {
+            self.added.fill(form, matched, source.position, flags);
             &self.added
         });
         bytes += added.map_or(0, |added| {

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::codec::headers;
 use crate::telemetry::{RecordRef, RecordTimestamp};
 use crate::time::EventTime;
 
@@ -56,14 +57,14 @@ impl Stored {
         Some(rest)
     }
 
-    /// The value of the last header of this name.
+    /// The value of the last header of this name; of what an enriched record says of itself also where one header says it all.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self
-            .headers
-            .iter()
-            .rev()
-            .find(|(header, _)| &**header == name)?;
-        std::str::from_utf8(value.as_deref()?).ok()
+        let last = |name: &str| {
+            let mut from_last = self.headers.iter().rev();
+            let (_, value) = from_last.find(|(header, _)| &**header == name)?;
+            std::str::from_utf8(value.as_deref()?).ok()
+        };
+        last(name).or_else(|| headers::part_of_all(last(headers::ALL)?, name))
     }
 }
 

@@ -171,8 +171,18 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// Passes what stands here, which the caller has looked at.
     #[inline]
-    fn skip_scalar(&mut self) -> Result<Kind, JsonError> {
+    pub(crate) const fn pass(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
+    /// Passes a value that is neither an array nor an object.
+    ///
+    /// # Errors
+    /// What is wrong with the value.
+    #[inline]
+    pub(crate) fn skip_scalar(&mut self) -> Result<Kind, JsonError> {
         match self.peek() {
             Some(b'"') => {
                 let escaped = self.skip_string()?;

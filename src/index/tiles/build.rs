@@ -310,7 +310,7 @@ impl<'a> Builder<'a> {
         let probes = (0..PROBES).map(|turn| {
             // The middle first, then places all over (the golden ratio's multiples spread evenly).
             let place = |step: u32| (SIDE / 2).wrapping_add(turn.wrapping_mul(step)) & (SIDE - 1);
-            (place(20_251), place(14_421))
+            (place(10_125), place(7_211))
         });
         let is_in_the_world = |(x, y): &(u32, u32)| {
             let at = tile.position(*x, *y);
@@ -385,7 +385,8 @@ fn close_on_the_left(heights: &mut [u32], bit: u8, draft: &mut Draft) {
     heights.sort_unstable();
     let mut pair = None;
     let mut close = |low: u32, high: u32| {
-        if low < high && low < MARGIN + SIDE && high > MARGIN {
+        // An edge is left of the places above its lower end, up to its upper one.
+        if low < high && low < MARGIN + SIDE - 1 && high >= MARGIN {
             draft.add_edge([low << 16, high << 16], bit);
         }
     };

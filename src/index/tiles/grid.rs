@@ -1,24 +1,26 @@
-//! The grid: a square of 512 degrees that holds the world, halved 24 times an axis into tiles of 3.4 metres, and 15 bits of
+//! The grid: a square of 512 degrees that holds the world, halved 24 times an axis into tiles of 3.4 metres, and 14 bits of
 //! place inside a tile of any level. All borders are powers of two of a degree: exact in `f64`.
+
+use wide::{CmpGt as _, f64x2, u64x2};
 
 use super::page::{BRANCH_LEVELS, BRANCH_SLOTS};
 use crate::geometry::{Envelope, Position};
 
 /// The finest level of tiles; branches are at every third, from 0 on.
 pub(super) const LEVEL_MAX: u32 = 24;
-/// Bits of place within a tile.
-const LOCAL_BITS: u32 = 15;
+/// Bits of place within a tile: with the margin, the difference of two places has 16.
+const LOCAL_BITS: u32 = 14;
 /// Units of place along a tile.
 pub(super) const SIDE: u32 = 1 << LOCAL_BITS;
 /// Units around a tile in which boundaries are kept too.
 pub(super) const MARGIN: u32 = 16;
 /// Bits of a key.
 const KEY_BITS: u32 = LEVEL_MAX + LOCAL_BITS;
-/// Units of a key in a degree: 2^39 for 2^9 degrees.
-const UNITS: f64 = (1_u64 << 30) as f64;
+/// Units of a key in a degree: 2^38 for 2^9 degrees.
+const UNITS: f64 = (1_u64 << 29) as f64;
 
 /// Where a place stands on the finest grid, an axis each.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Key {
     x: u64,
     y: u64,
@@ -26,14 +28,22 @@ pub(super) struct Key {
 
 impl Key {
     /// Of a place within the world. The eastern and the northern end of the world belong to the tiles before them.
+    #[inline]
     pub(super) fn of(at: Position) -> Self {
-        Self {
-            x: unit(at.lon).min(unit(180.0) - 1),
-            y: unit(at.lat).min(unit(90.0) - 1),
-        }
+        let last = f64x2::new([180_f64.next_down(), 90_f64.next_down()]);
+        // Exact: a power of two changes no digit.
+        let scaled = f64x2::new([at.lon, at.lat]).fast_min(last) * f64x2::splat(UNITS);
+        let shifted = scaled + f64x2::splat(NO_FRACTION);
+        // A double is as its bits in order: the nearest whole number is the difference of two. All ones count as -1.
+        let is_above = (shifted - f64x2::splat(NO_FRACTION)).cmp_gt(scaled);
+        let offset = (1_u64 << (KEY_BITS - 1)).wrapping_sub(NO_FRACTION.to_bits());
+        let bits = |of: f64x2| bytemuck::cast::<f64x2, u64x2>(of);
+        let [x, y] = (bits(shifted) + u64x2::splat(offset) + bits(is_above)).to_array();
+        Self { x, y }
     }
 
     /// The place within the tile of this level, in units from its south-western corner.
+    #[inline]
     pub(super) fn local(self, level: u32) -> (u32, u32) {
         let shift = LEVEL_MAX - level;
         let part = |key: u64| (key >> shift) as u32 & (SIDE - 1);
@@ -41,27 +51,32 @@ impl Key {
     }
 
     /// Both axes' levels bit by bit, the first level on top: two bits a level.
+    #[inline]
     pub(super) fn path(self) -> u64 {
-        spread(self.x >> LOCAL_BITS) | spread(self.y >> LOCAL_BITS) << 1
+        interleaved(self.x >> LOCAL_BITS, self.y >> LOCAL_BITS)
     }
 }
 
-/// Exact: a power of two changes no digit, and the floor is taken before anything is added.
-fn unit(degrees: f64) -> u64 {
-    let scaled = degrees * UNITS;
-    let whole = scaled as i64;
-    let floor = whole - i64::from((whole as f64) > scaled);
-    (floor + (1 << (KEY_BITS - 1))) as u64
+/// Added to a number below 2^51, it leaves no room for a fraction: what comes out is rounded to a whole number.
+const NO_FRACTION: f64 = 1.5 * (1_u64 << 52) as f64;
+
+/// Puts a zero between all bits, of two numbers.
+#[inline]
+fn spread(bits: u64x2) -> u64x2 {
+    let kept = u64x2::splat;
+    let mut spread = bits & kept(0xff_ffff);
+    spread = (spread | spread << 16_u32) & kept(0x0000_ffff_0000_ffff);
+    spread = (spread | spread << 8_u32) & kept(0x00ff_00ff_00ff_00ff);
+    spread = (spread | spread << 4_u32) & kept(0x0f0f_0f0f_0f0f_0f0f);
+    spread = (spread | spread << 2_u32) & kept(0x3333_3333_3333_3333);
+    (spread | spread << 1_u32) & kept(0x5555_5555_5555_5555)
 }
 
-/// Puts a zero between all bits.
-fn spread(bits: u64) -> u64 {
-    let mut spread = bits & 0xff_ffff;
-    spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
-    spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
-    spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-    spread = (spread | spread << 2) & 0x3333_3333_3333_3333;
-    (spread | spread << 1) & 0x5555_5555_5555_5555
+/// The bits of two numbers in turns, those of the first lower.
+#[inline]
+fn interleaved(x: u64, y: u64) -> u64 {
+    let [x, y] = spread(u64x2::new([x, y])).to_array();
+    x | y << 1
 }
 
 /// A square of the grid: a place belongs to it if it is not on its northern or eastern border.
@@ -117,7 +132,7 @@ impl Tile {
             x: below.x >> up,
             y: below.y >> up,
         };
-        let slot = spread(u64::from(part.x)) | spread(u64::from(part.y)) << 1;
+        let slot = interleaved(u64::from(part.x), u64::from(part.y));
         (slot as usize & (BRANCH_SLOTS - 1), part)
     }
 
@@ -133,10 +148,7 @@ impl Tile {
     /// How many bits a [`Key::path`] has below this tile's own, and its own.
     pub(super) fn path(self) -> (u32, u64) {
         let below = 2 * (LEVEL_MAX - self.level);
-        (
-            below,
-            spread(u64::from(self.x)) | spread(u64::from(self.y)) << 1,
-        )
+        (below, interleaved(u64::from(self.x), u64::from(self.y)))
     }
 
     /// Degrees along a side.

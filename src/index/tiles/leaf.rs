@@ -10,11 +10,13 @@
 //! Boundaries are rounded to units (by ≤ 0.71 of one) and so is the asking place (by ≤ 1.42): which side of a boundary it is
 //! on is known where it is more than 3 units away from it, and asked of `covers` elsewhere.
 
-use super::edges::crossings;
+use super::edges::{crossings, near};
 
 /// Zones in a group.
 pub(super) const GROUP: usize = 8;
-const BLOCKS_MAX: usize = (1 << 12) - 1;
+const BLOCKS_MAX: usize = (1 << 11) - 1;
+/// Of the head of a group: it has edges without length.
+const POINTS: u32 = 1 << 31;
 const QUARTER: u32 = 1 << 31;
 
 /// A leaf as it stands in its page; what follows it there may follow here.
@@ -95,7 +97,7 @@ impl<'a> Iterator for Groups<'a> {
         let head = Head(*head);
         let (slots, rest) = rest.split_at(head.zones());
         let blocks = head.blocks();
-        let (vertices, rest) = rest.split_at(if blocks == 0 { 0 } else { 4 * blocks + 1 });
+        let (vertices, rest) = rest.split_at(4 * blocks + 1);
         let (masks, rest) = rest.split_at(blocks);
         self.0 = rest;
         Some(Group {
@@ -108,7 +110,7 @@ impl<'a> Iterator for Groups<'a> {
     }
 }
 
-/// Bits 0–7 base, 8–15 always exact, 16–19 zones, 20–31 blocks.
+/// Bits 0–7 base, 8–15 always exact, 16–19 zones, 20–30 blocks, 31 whether edges without length are there.
 #[derive(Copy, Clone)]
 pub(super) struct Head(u32);
 
@@ -118,7 +120,7 @@ impl Head {
     }
 
     fn blocks(self) -> usize {
-        (self.0 >> 20) as usize
+        (self.0 >> 20) as usize & BLOCKS_MAX
     }
 }
 
@@ -189,7 +191,8 @@ impl<'a> Group<'a> {
         words[from] = u32::from(bits.moved(self.head.0 as u8))
             | u32::from(bits.moved((self.head.0 >> 8) as u8)) << 8
             | (count as u32) << 16
-            | (self.masks.len() as u32) << 20;
+            | (self.masks.len() as u32) << 20
+            | self.head.0 & POINTS;
         words.extend_from_slice(self.vertices);
         let mut nobodys = 0;
         words.extend(self.masks.iter().map(|four| {
@@ -213,12 +216,16 @@ impl<'a> Group<'a> {
     }
 
     /// Of the place in this unit.
-    #[inline]
+    #[inline(always)]
     pub(super) fn judge(self, x: u32, y: u32) -> Verdict {
-        let (toggled, near) = crossings(self.vertices, self.masks, x, y);
+        let (toggled, is_on_line) = crossings(self.vertices, self.masks, x, y);
+        let mut unsure = self.head.0 >> 8 & 0xff;
+        if is_on_line || self.head.0 & POINTS != 0 {
+            unsure |= near(self.vertices, self.masks, x, y);
+        }
         Verdict {
             inside: (self.head.0 ^ toggled) & 0xff,
-            unsure: (self.head.0 >> 8 | near) & 0xff,
+            unsure,
         }
     }
 }
@@ -315,8 +322,9 @@ impl Draft {
     ) {
         let chains = &mut self.chains;
         chains.string();
+        let has_points = chains.edges.iter().any(|(edge, _)| edge[0] == edge[1]);
         if chains.masks.len() > BLOCKS_MAX {
-            chains.vertices.clear();
+            chains.vertices.truncate(1);
             chains.masks.clear();
             self.unknown = 0;
             self.exact = u8::MAX >> (GROUP - self.slots.len());
@@ -325,8 +333,11 @@ impl Draft {
             if self.unknown == 0 {
                 break;
             }
-            let (toggled, near) = crossings(&chains.vertices, &chains.masks, x, y);
-            let mut clear = self.unknown & !(near as u8);
+            let (toggled, is_on_line) = crossings(&chains.vertices, &chains.masks, x, y);
+            let mut clear = self.unknown;
+            if is_on_line || has_points {
+                clear &= !(near(&chains.vertices, &chains.masks, x, y) as u8);
+            }
             self.unknown &= !clear;
             while clear != 0 {
                 let zone = clear.trailing_zeros();
@@ -341,7 +352,8 @@ impl Draft {
             u32::from(self.base)
                 | u32::from(self.exact) << 8
                 | (self.slots.len() as u32) << 16
-                | (chains.masks.len() as u32) << 20,
+                | (chains.masks.len() as u32) << 20
+                | if has_points { POINTS } else { 0 },
         );
         words.extend_from_slice(&self.slots);
         words.extend_from_slice(&chains.vertices);
@@ -386,6 +398,9 @@ impl Chains {
                 self.bytes.push(mask);
                 next = self.follower(edge, tail);
             }
+        }
+        if self.vertices.is_empty() {
+            self.vertices.push(0);
         }
         while !self.bytes.len().is_multiple_of(4) {
             self.bytes.push(0);

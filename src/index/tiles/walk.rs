@@ -18,14 +18,28 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Passed(Vec<(u32, u32)>);
 
-/// What a place found at the end of its way.
+/// Where the way of a place has come to.
 #[derive(Copy, Clone)]
 enum End<'a> {
     Nothing,
     Cover(u32),
+    /// A page; so many bits of the path lie below its tile.
+    Page(&'a Page, u32),
     /// A leaf; so many bits of the path lie below its tile, or that of its slot.
     Leaf(Leaf<'a>, u32),
 }
+
+/// The way of a place: where it has come to, and the list of what it passed.
+#[derive(Copy, Clone)]
+struct Way<'a> {
+    end: End<'a>,
+    list: u32,
+}
+
+const BEGIN: Way<'_> = Way {
+    end: End::Nothing,
+    list: NONE,
+};
 
 impl Tiles {
     /// Answers all queries.
@@ -35,90 +49,88 @@ impl Tiles {
         versions: &VersionTable,
         hits: &mut Hits,
     ) {
-        for together in queries.chunks(TOGETHER) {
-            self.look_up(together, versions, hits);
-        }
-    }
-
-    fn look_up(&self, queries: &[Query], versions: &VersionTable, hits: &mut Hits) {
-        let mut keys = [None; TOGETHER];
-        for (key, query) in keys.iter_mut().zip(queries) {
-            *key = Some(Key::of(query.position));
-        }
-        let mut ends = [End::Nothing; TOGETHER];
         let mut passed = std::mem::take(&mut hits.passed);
-        passed.0.clear();
-        let mut lists = [NONE; TOGETHER];
-        self.descend(&keys, &mut ends, &mut passed, &mut lists);
-        for (number, query) in queries.iter().enumerate() {
-            let at = query.position;
-            let asking = Asking {
-                tiles: self,
-                versions,
-                query,
-                is_world_end: at.lon.abs() == 180.0 || at.lat == 90.0,
-            };
-            let mut list = lists[number];
-            while let Some((slot, next)) = passed.0.get(list as usize) {
-                asking.hit(*slot, true, hits);
-                list = *next;
+        for together in queries.chunks(TOGETHER) {
+            let mut keys = [Key::default(); TOGETHER];
+            let mut ways = [BEGIN; TOGETHER];
+            let (keys, ways) = (&mut keys[..together.len()], &mut ways[..together.len()]);
+            for (key, query) in keys.iter_mut().zip(together) {
+                *key = Key::of(query.position);
             }
-            asking.finish(ends[number], keys[number], hits);
-            if at.lon.abs() == 180.0 {
-                asking.other_name(hits);
+            passed.0.clear();
+            self.descend(keys, ways, &mut passed);
+            for ((query, key), way) in together.iter().zip(keys).zip(ways) {
+                let asking = Asking {
+                    tiles: self,
+                    versions,
+                    query,
+                };
+                let at = query.position;
+                if at.lon.abs() == 180.0 || at.lat == 90.0 {
+                    asking.at_the_end_of_the_world(way, *key, &passed, hits);
+                } else {
+                    asking.finish::<false>(way, *key, &passed, hits);
+                }
+                self.look_into_the_past(query, versions, hits);
+                hits.close(versions);
             }
-            self.look_into_the_past(query, versions, hits);
-            hits.close(versions);
         }
         hits.passed = passed;
     }
 
     /// Down to what ends the way of each place, in stages: what a stage reads of memory is fetched for all places before
     /// the next one looks at it. Within a stage a place goes by itself: what is near the root is at hand.
-    fn descend<'a>(
-        &'a self,
-        keys: &[Option<Key>; TOGETHER],
-        ends: &mut [End<'a>; TOGETHER],
-        passed: &mut Passed,
-        lists: &mut [u32; TOGETHER],
-    ) {
-        let mut pages: [Option<(&Page, u32)>; TOGETHER] = [None; TOGETHER];
+    #[inline]
+    fn descend<'a>(&'a self, keys: &[Key], ways: &mut [Way<'a>], passed: &mut Passed) {
         let mut paths = [0_u64; TOGETHER];
+        let first = keys.first().map_or(0, |key| key.path());
+        let mut differing = 0;
+        for (path, key) in paths.iter_mut().zip(keys) {
+            *path = key.path();
+            differing |= *path ^ first;
+        }
+        let mut list = NONE;
+        let start = (&self.root, 2 * LEVEL_MAX);
+        // Near each other, as most are, they go the first part of the way as one.
+        let start = down_branches(start, first, differing, |covers| {
+            passed.pass(&mut list, covers);
+        });
         let mut read = 0_u32;
-        for (number, key) in keys.iter().enumerate() {
-            let Some(key) = key else { break };
-            let path = key.path();
-            paths[number] = path;
-            let mut pass = |covers: &[u32]| passed.pass(&mut lists[number], covers);
-            match down_branches(&self.root, path, &mut pass) {
-                (Child::Page(page), below) => {
+        for (way, path) in ways.iter_mut().zip(paths) {
+            way.list = list;
+            let (child, below) = down_branches(start, path, 0, |covers| {
+                passed.pass(&mut way.list, covers);
+            });
+            match child {
+                Child::Page(page) => {
                     let below = below + 2 * page.span as u32;
                     read ^= page.fetch((path >> (below.max(4) - 4)) as usize % 16);
-                    pages[number] = Some((page, below));
+                    way.end = End::Page(page, below);
                 }
-                (Child::Cover(slot), _) => ends[number] = End::Cover(*slot),
+                Child::Cover(slot) => way.end = End::Cover(*slot),
                 _ => {}
             }
         }
-        for (number, page) in pages.iter().enumerate() {
-            let Some((page, below)) = *page else {
+        for (way, path) in ways.iter_mut().zip(paths) {
+            let End::Page(page, mut below) = way.end else {
                 continue;
             };
-            let mut below = below;
             let mut word = page.word();
-            while let Slot::Node(node) = word.slot() {
-                passed.pass(&mut lists[number], node.covers());
-                below -= 4;
-                word = node.word((paths[number] >> below) as usize % 16);
-            }
-            match word.slot() {
-                Slot::Cover(slot) => ends[number] = End::Cover(slot),
-                Slot::Leaf(leaf) => {
-                    read ^= leaf.fetch();
-                    ends[number] = End::Leaf(leaf, below);
+            way.end = loop {
+                match word.slot() {
+                    Slot::Node(node) => {
+                        passed.pass(&mut way.list, node.covers());
+                        below -= 4;
+                        word = node.word((path >> below) as usize % 16);
+                    }
+                    Slot::Leaf(leaf) => {
+                        read ^= leaf.fetch();
+                        break End::Leaf(leaf, below);
+                    }
+                    Slot::Cover(slot) => break End::Cover(slot),
+                    Slot::Empty => break End::Nothing,
                 }
-                Slot::Empty | Slot::Node(_) => {}
-            }
+            };
         }
         std::hint::black_box(read);
     }
@@ -146,26 +158,29 @@ impl Passed {
     }
 }
 
-/// Down to the page of a place, or what else there is, and how many bits of its path are left there.
+/// Down to the page of a place, or what else there is, and how many bits of its path are left there: as far as paths that
+/// differ in these bits go the same way.
 #[inline]
 fn down_branches<'a>(
-    root: &'a Child,
+    (mut child, mut below): (&'a Child, u32),
     path: u64,
-    pass: &mut impl FnMut(&'a [u32]),
+    differing: u64,
+    mut pass: impl FnMut(&'a [u32]),
 ) -> (&'a Child, u32) {
-    let (mut child, mut below) = (root, 2 * LEVEL_MAX);
     loop {
-        while let Child::Branch(branch) = child {
-            pass(&branch.covers);
-            below -= 2 * BRANCH_LEVELS;
-            child = &branch.slots[(path >> below) as usize % BRANCH_SLOTS];
-        }
         match child {
-            Child::Far(far) if path >> far.path.0 == far.path.1 => {
+            Child::Branch(branch) if differing >> (below - 2 * BRANCH_LEVELS) == 0 => {
+                pass(&branch.covers);
+                below -= 2 * BRANCH_LEVELS;
+                child = &branch.slots[(path >> below) as usize % BRANCH_SLOTS];
+            }
+            Child::Far(far) if differing >> far.path.0 == 0 => {
+                if path >> far.path.0 != far.path.1 {
+                    return (&Child::Empty, below);
+                }
                 below = far.path.0;
                 child = &far.child;
             }
-            Child::Far(_) => return (&Child::Empty, 0),
             _ => return (child, below),
         }
     }
@@ -176,79 +191,100 @@ struct Asking<'a> {
     tiles: &'a Tiles,
     versions: &'a VersionTable,
     query: &'a Query,
-    /// It stands on a border of the map, where tiles end: `covers` decides.
-    is_world_end: bool,
 }
 
-impl<'a> Asking<'a> {
-    /// Takes a zone that covers the tile, or may: then `is_sure` is false.
+impl Asking<'_> {
+    /// Takes a zone that covers the place.
     #[inline]
-    fn hit(&self, slot: u32, is_sure: bool, hits: &mut Hits) {
-        let is_exact = is_sure && !self.is_world_end;
-        let is_settled = self.tiles.slots.get(slot) == Standing::Settled
-            && self
-                .tiles
-                .settled_from
-                .is_none_or(|from| self.query.at >= from);
-        let slot = VersionSlot(slot);
-        if is_exact && is_settled {
-            return hits.slots.push(slot);
-        }
-        if let Some(version) = self.versions.get(slot)
-            && (is_settled || version.is_in_force(self.query.at))
-            && (is_exact || version.zone().area.covers(self.query.position))
-        {
-            hits.slots.push(slot);
+    fn hit(&self, slot: u32, hits: &mut Hits) {
+        if self.is_settled(slot) {
+            hits.slots.push(VersionSlot(slot));
+        } else {
+            self.look_up(slot, true, hits);
         }
     }
 
+    /// Whether the zone is in force without being looked up.
     #[inline]
-    fn finish(&self, end: End<'_>, key: Option<Key>, hits: &mut Hits) {
-        match (end, key) {
-            (End::Cover(slot), _) => self.hit(slot, true, hits),
-            (End::Leaf(leaf, below), Some(key)) => {
-                let level = LEVEL_MAX - below / 2 - u32::from(leaf.is_quarter());
-                for slot in leaf.covers() {
-                    self.hit(*slot, true, hits);
-                }
-                let (x, y) = key.local(level);
-                for group in leaf.groups() {
-                    let verdict = group.judge(x, y);
-                    let unsure = if self.is_world_end {
-                        0xff
-                    } else {
-                        verdict.unsure
-                    };
-                    if verdict.inside | unsure == 0 {
-                        continue;
-                    }
-                    let mut found = verdict.inside | unsure;
-                    while found != 0 {
-                        let bit = found & found.wrapping_neg();
-                        found ^= bit;
-                        if let Some(slot) = group.slots.get(bit.trailing_zeros() as usize) {
-                            self.hit(*slot, unsure & bit == 0, hits);
-                        }
-                    }
+    fn is_settled(&self, slot: u32) -> bool {
+        let settled_from = self.tiles.settled_from;
+        self.tiles.slots.get(slot) == Standing::Settled
+            && settled_from.is_none_or(|from| self.query.at >= from)
+    }
+
+    /// The same where it is to be looked up when it is in force, or whether it covers the place.
+    #[inline(never)]
+    fn look_up(&self, slot: u32, is_sure: bool, hits: &mut Hits) {
+        if let Some(version) = self.versions.get(VersionSlot(slot))
+            && (self.is_settled(slot) || version.is_in_force(self.query.at))
+            && (is_sure || version.zone().area.covers(self.query.position))
+        {
+            hits.slots.push(VersionSlot(slot));
+        }
+    }
+
+    /// Takes what there is at the end of a way. `AT_END`: the place is on a border of the map, where tiles end: `covers`
+    /// decides.
+    #[inline(always)]
+    fn finish<const AT_END: bool>(
+        &self,
+        way: &Way<'_>,
+        key: Key,
+        passed: &Passed,
+        hits: &mut Hits,
+    ) {
+        let hit = |slot: u32, hits: &mut Hits| {
+            if AT_END {
+                self.look_up(slot, false, hits);
+            } else {
+                self.hit(slot, hits);
+            }
+        };
+        let mut list = way.list;
+        while let Some((slot, next)) = passed.0.get(list as usize) {
+            hit(*slot, hits);
+            list = *next;
+        }
+        let (leaf, below) = match way.end {
+            End::Cover(slot) => return hit(slot, hits),
+            End::Leaf(leaf, below) => (leaf, below),
+            End::Nothing | End::Page(..) => return,
+        };
+        for slot in leaf.covers() {
+            hit(*slot, hits);
+        }
+        let level = LEVEL_MAX - below / 2 - u32::from(leaf.is_quarter());
+        let (x, y) = key.local(level);
+        for group in leaf.groups() {
+            let verdict = group.judge(x, y);
+            let unsure = if AT_END { 0xff } else { verdict.unsure };
+            let mut found = verdict.inside | unsure;
+            while found != 0 {
+                let bit = found.trailing_zeros();
+                found &= found - 1;
+                let Some(slot) = group.slots.get(bit as usize) else {
+                    break;
+                };
+                if unsure >> bit & 1 != 0 {
+                    self.look_up(*slot, false, hits);
+                } else {
+                    self.hit(*slot, hits);
                 }
             }
-            _ => {}
         }
     }
 
-    /// A place on the antimeridian stands at both ends of the map. Rare: it goes down alone.
-    fn other_name(&self, hits: &mut Hits) {
+    /// The same for a place on a border of the map. One on the antimeridian stands at both ends of it: it goes down again.
+    #[inline(never)]
+    fn at_the_end_of_the_world(&self, way: &Way<'_>, key: Key, passed: &Passed, hits: &mut Hits) {
+        self.finish::<true>(way, key, passed, hits);
         let mut at = self.query.position;
-        at.lon = -at.lon;
-        let mut keys = [None; TOGETHER];
-        keys[0] = Some(Key::of(at));
-        let mut ends = [End::Nothing; TOGETHER];
-        let (mut passed, mut lists) = (Passed::default(), [NONE; TOGETHER]);
-        self.tiles
-            .descend(&keys, &mut ends, &mut passed, &mut lists);
-        for (slot, _) in &passed.0 {
-            self.hit(*slot, false, hits);
+        if at.lon.abs() == 180.0 {
+            at.lon = -at.lon;
+            let key = Key::of(at);
+            let (mut ways, mut passed) = ([BEGIN], Passed::default());
+            self.tiles.descend(&[key], &mut ways, &mut passed);
+            self.finish::<true>(&ways[0], key, &passed, hits);
         }
-        self.finish(ends[0], keys[0], hits);
     }
 }

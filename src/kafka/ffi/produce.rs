@@ -24,26 +24,42 @@ const REPORT_WAIT: Duration = Duration::from_millis(100);
 
 /// Takes the delivery reports of a [`ReportingProducer`].
 pub trait Reports: ProducerContext<DeliveryOpaque = usize> {
-    /// Takes the reports of one answer of a broker, on a thread of the producer.
+    /// Takes the reports of one answer of a broker.
     fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = MessageRef<'e>>);
 }
 
-/// A producer with a thread that serves its reports and errors.
+/// Who serves the reports and errors of a producer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum ServedBy {
+    /// Whoever calls [`ReportingProducer::serve`], the thread that sends: so the memory of a record is freed where it was
+    /// allocated, which costs a fifth of freeing it elsewhere, and no thread is woken for each answer of a broker.
+    Caller,
+    /// A thread of the producer's own: an abort of librdkafka waits until the reports are served, and serves none.
+    Thread,
+}
+
+/// A producer whose reports come many at once.
 pub struct ReportingProducer<R: Reports + 'static> {
     producer: Arc<BaseProducer<R>>,
-    should_stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    serving: Serving<R>,
+}
+
+enum Serving<R: Reports + 'static> {
+    Caller(Served<R>),
+    Thread {
+        should_stop: Arc<AtomicBool>,
+        handle: Option<JoinHandle<()>>,
+    },
 }
 
 impl<R: Reports + 'static> ReportingProducer<R> {
-    /// Starts the thread.
+    /// Starts the thread, if it is to have one.
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn new(producer: BaseProducer<R>) -> std::io::Result<Self> {
+    pub fn new(producer: BaseProducer<R>, by: ServedBy) -> std::io::Result<Self> {
         let producer = Arc::new(producer);
-        let should_stop = Arc::new(AtomicBool::new(false));
-        let served = Served {
+        let mut served = Served {
             // SAFETY: a live handle, which the producer beside the queue keeps alive; the queue is a counted reference.
             queue: Queue {
                 raw: NonNull::new(unsafe {
@@ -52,21 +68,34 @@ impl<R: Reports + 'static> ReportingProducer<R> {
                 .expect("a client has a main queue"),
             },
             producer: Arc::clone(&producer),
+            slots: Vec::new(),
         };
-        let stop = Arc::clone(&should_stop);
-        let thread = std::thread::Builder::new()
-            .name("reports".to_owned())
-            .spawn(move || {
-                let mut slots = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    served.serve(&mut slots);
+        let serving = match by {
+            ServedBy::Caller => Serving::Caller(served),
+            ServedBy::Thread => {
+                let should_stop = Arc::new(AtomicBool::new(false));
+                let stop = Arc::clone(&should_stop);
+                let thread = std::thread::Builder::new()
+                    .name("reports".to_owned())
+                    .spawn(move || {
+                        while !stop.load(Ordering::Relaxed) {
+                            served.serve(REPORT_WAIT);
+                        }
+                    })?;
+                Serving::Thread {
+                    should_stop,
+                    handle: Some(thread),
                 }
-            })?;
-        Ok(Self {
-            producer,
-            should_stop,
-            thread: Some(thread),
-        })
+            }
+        };
+        Ok(Self { producer, serving })
+    }
+
+    /// Serves what reports and errors there are, where no thread does.
+    pub fn serve(&mut self) {
+        if let Serving::Caller(served) = &mut self.serving {
+            while served.serve(Duration::ZERO) {}
+        }
     }
 
     /// The producer, for all but sending.
@@ -77,7 +106,8 @@ impl<R: Reports + 'static> ReportingProducer<R> {
 
     /// Sends what lingers, and waits until nothing is in flight, at most so long.
     ///
-    /// The reports are on their way or taken then. rdkafka's own flush serves them itself, and in steps of 100 ms.
+    /// The reports are on their way or taken then; where the caller serves them it waits for as long as it may. rdkafka's
+    /// own flush serves them itself, and in steps of 100 ms.
     pub fn flush(&self, at_most: Duration) {
         // SAFETY: a live producer. Where time runs out it says so, which the reports tell better.
         unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), millis(at_most)) };
@@ -104,29 +134,41 @@ impl<R: Reports + 'static> ReportingProducer<R> {
 
 impl<R: Reports + 'static> Drop for ReportingProducer<R> {
     fn drop(&mut self) {
-        self.should_stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // It has nothing to say but that it has ended.
-            drop(thread.join());
+        if let Serving::Thread {
+            should_stop,
+            handle,
+        } = &mut self.serving
+        {
+            should_stop.store(true, Ordering::Relaxed);
+            if let Some(thread) = handle.take() {
+                // It has nothing to say but that it has ended.
+                drop(thread.join());
+            }
         }
     }
 }
 
-/// What the reporting thread serves.
+/// What is served.
 struct Served<R: Reports + 'static> {
     // Declared, so dropped, before the producer.
     queue: Queue,
     producer: Arc<BaseProducer<R>>,
+    /// Used again from call to call, empty between them.
+    slots: Vec<*const sys::rd_kafka_message_t>,
 }
 
+// SAFETY: queue and producer may be used from any thread; the pointers are only used within one call.
+unsafe impl<R: Reports + 'static> Send for Served<R> {}
+
 impl<R: Reports + 'static> Served<R> {
-    /// Serves one event, waiting for it; `slots` is used again from call to call.
-    fn serve(&self, slots: &mut Vec<*const sys::rd_kafka_message_t>) {
+    /// Serves one event, waiting for it; whether there was one.
+    fn serve(&mut self, wait: Duration) -> bool {
         // SAFETY: a live queue; the event is ours, and destroyed by `Event`'s drop.
-        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.raw(), millis(REPORT_WAIT)) };
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.raw(), millis(wait)) };
         let Some(event) = NonNull::new(event).map(Event) else {
-            return;
+            return false;
         };
+        let slots = &mut self.slots;
         // SAFETY: a live event.
         match unsafe { sys::rd_kafka_event_type(event.raw()) } {
             sys::RD_KAFKA_EVENT_DR => {
@@ -141,8 +183,8 @@ impl<R: Reports + 'static> Served<R> {
                     slots.set_len(filled);
                 }
                 // SAFETY: as above; the references end with this call.
-                let reports = slots.iter().map(|raw| MessageRef {
-                    raw: unsafe { &**raw },
+                let reports = slots.drain(..).map(|raw| MessageRef {
+                    raw: unsafe { &*raw },
                 });
                 self.producer.context().delivered(reports);
             }
@@ -162,6 +204,7 @@ impl<R: Reports + 'static> Served<R> {
             // Statistics, which nobody asked for, and token refreshes, which librdkafka does by itself.
             _ => {}
         }
+        true
     }
 }
 
@@ -333,9 +376,10 @@ mod tests {
         }
     }
 
-    fn wait_for(seen: &Seen, count: usize) {
+    fn wait_for(producer: &mut ReportingProducer<Noting>, seen: &Seen, count: usize) {
         let begun = crate::clock::Clock::instant();
         while seen.lock().unwrap().len() < count {
+            producer.serve();
             assert!(begun.elapsed() < Duration::from_secs(30), "{count} reports");
             std::thread::park_timeout(Duration::from_millis(1));
         }
@@ -343,6 +387,12 @@ mod tests {
 
     #[test]
     fn what_was_produced_is_read_back_and_each_record_is_reported_once() {
+        for by in [ServedBy::Caller, ServedBy::Thread] {
+            produced_read_and_reported(by);
+        }
+    }
+
+    fn produced_read_and_reported(by: ServedBy) {
         let cluster = EmbeddedCluster::start(1).unwrap();
         cluster.create_topic("t", 2).unwrap();
         let settings = Settings::new(&cluster.bootstrap_servers(), "g");
@@ -350,7 +400,7 @@ mod tests {
         let seen = Arc::clone(&context.0);
         let producer: BaseProducer<Noting> =
             create(&settings.producer(100_000, 1 << 26), context).unwrap();
-        let producer = ReportingProducer::new(producer).unwrap();
+        let mut producer = ReportingProducer::new(producer, by).unwrap();
         let topic = producer.topic("t").unwrap();
         for number in 0..2_000 {
             let record = Produced {
@@ -365,7 +415,7 @@ mod tests {
             topic.produce(&record, &mut headers).unwrap();
             assert!(headers.is_none(), "the record took them");
         }
-        wait_for(&seen, 2_000);
+        wait_for(&mut producer, &seen, 2_000);
         let mut reported = std::mem::take(&mut *seen.lock().unwrap());
         reported.sort_unstable_by_key(|(opaque, ..)| *opaque);
         for (number, report) in reported.iter().enumerate() {
@@ -400,7 +450,7 @@ mod tests {
         let context = Noting::default();
         let seen = Arc::clone(&context.0);
         let producer: BaseProducer<Noting> = create(&config, context).unwrap();
-        let producer = ReportingProducer::new(producer).unwrap();
+        let mut producer = ReportingProducer::new(producer, ServedBy::Caller).unwrap();
         let topic = producer.topic("t").unwrap();
         let record = |opaque, value| Produced {
             opaque,
@@ -414,14 +464,14 @@ mod tests {
         assert_eq!(refused, Err(RDKafkaErrorCode::MessageSizeTooLarge));
         assert!(headers.is_some(), "for another try");
         topic.produce(&record(2, b"small"), &mut headers).unwrap();
-        wait_for(&seen, 1);
+        wait_for(&mut producer, &seen, 1);
 
         // Its leader takes nothing any more: the record is purged.
         cluster.controls().broker_down(1).unwrap();
         topic.produce(&record(3, b"small"), &mut None).unwrap();
         let all = rdkafka::producer::PurgeConfig::default().queue().inflight();
         producer.base().purge(all);
-        wait_for(&seen, 2);
+        wait_for(&mut producer, &seen, 2);
         let reports = seen.lock().unwrap();
         assert_eq!((reports[0].0, reports[0].1), (2, None));
         assert_eq!(reports[1].0, 3);

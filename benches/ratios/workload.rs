@@ -1,0 +1,160 @@
+//! The public benchmark's inputs as files (`benches/README.md`): zones, changes and events of a world of any size, for a
+//! system that is no part of this project. The same numbers give the same bytes.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use ringfence::time::EventTime;
+use serde_json::json;
+
+use crate::support::measure;
+use crate::support::{self, Seeded};
+
+/// The world, as `NAME=N` arguments change it.
+struct World {
+    /// Zones in all layers, at least; each layer is a square of cells.
+    zones: usize,
+    /// Of a zone.
+    vertices: usize,
+    /// Layers: how many zones cover each place.
+    overlap: usize,
+    events: usize,
+    events_per_second: usize,
+    changes_per_second: usize,
+    /// When the first event happens, in ms.
+    start: usize,
+}
+
+/// A layer of zones: the number of its first one, and its side.
+struct Layer {
+    first: usize,
+    side: usize,
+}
+
+impl World {
+    fn new(arguments: &[String]) -> Result<Self, String> {
+        let mut world = Self {
+            zones: 10_000,
+            vertices: 64,
+            overlap: 1,
+            events: 1_000_000,
+            events_per_second: 100_000,
+            changes_per_second: 100,
+            start: 1_700_000_000_000,
+        };
+        for argument in arguments {
+            let wrong =
+                || format!("`{argument}` is none of the NAME=N that benches/README.md lists");
+            let (name, value) = argument.split_once('=').ok_or_else(&wrong)?;
+            let number = match name {
+                "zones" => &mut world.zones,
+                "vertices" => &mut world.vertices,
+                "overlap" => &mut world.overlap,
+                "events" => &mut world.events,
+                "events_per_second" => &mut world.events_per_second,
+                "changes_per_second" => &mut world.changes_per_second,
+                "start" => &mut world.start,
+                _ => return Err(wrong()),
+            };
+            *number = value.parse().map_err(|_| wrong())?;
+        }
+        if world.overlap == 0 || world.events_per_second == 0 || world.vertices < 4 {
+            return Err("overlap=0, events_per_second=0 or vertices=0…3".to_owned());
+        }
+        Ok(world)
+    }
+
+    /// As many layers as zones overlap, each of one cell a side more than the one before: no two borders are the same.
+    fn layers(&self) -> Vec<Layer> {
+        let least = (self.zones as f64 / self.overlap as f64).sqrt().ceil() as usize;
+        let mut first = 0;
+        (least.max(2)..)
+            .take(self.overlap)
+            .map(|side| {
+                let layer = Layer { first, side };
+                first += side * side;
+                layer
+            })
+            .collect()
+    }
+
+    fn per_edge(&self) -> usize {
+        self.vertices / 4
+    }
+}
+
+/// A zone of a layer, where the cell `ahead` of its own is.
+fn zone(layer: &Layer, place: usize, ahead: usize, per_edge: usize, out: &mut String) {
+    let cell = (place + ahead) % (layer.side * layer.side);
+    let ring = support::cell(layer.side, cell, per_edge);
+    support::feature_of(layer.first + place, &ring, out);
+}
+
+fn create(folder: &Path, name: &str) -> io::Result<BufWriter<File>> {
+    Ok(BufWriter::new(File::create(folder.join(name))?))
+}
+
+/// Writes `zones.ndjson`, `changes.ndjson` and `events.ndjson`: `FOLDER [NAME=N…]`.
+///
+/// # Errors
+/// What was wrong with the arguments, or with the files.
+pub(crate) fn write(arguments: &[String]) -> Result<(), String> {
+    let (folder, numbers) = arguments.split_first().ok_or("a folder is missing")?;
+    let world = World::new(numbers)?;
+    let folder = Path::new(folder);
+    write_files(folder, &world).map_err(|error| format!("{}: {error}", folder.display()))
+}
+
+fn write_files(folder: &Path, world: &World) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let (layers, per_edge) = (world.layers(), world.per_edge());
+    let mut line = String::new();
+    let mut zones = create(folder, "zones.ndjson")?;
+    for layer in &layers {
+        for place in 0..layer.side * layer.side {
+            zone(layer, place, 0, per_edge, &mut line);
+            writeln!(zones, "{line}")?;
+        }
+    }
+    zones.flush()?;
+    let seconds = world.events as f64 / world.events_per_second as f64;
+    let count = (seconds * world.changes_per_second as f64) as usize;
+    let all: usize = layers.iter().map(|layer| layer.side * layer.side).sum();
+    let mut changes = create(folder, "changes.ndjson")?;
+    for number in 0..count {
+        // All over the world; each time a zone is met again, it goes to and fro.
+        let changed = number * 7_919 % all;
+        let layer = layers
+            .iter()
+            .rfind(|layer| layer.first <= changed)
+            .expect("the first layer begins at 0");
+        let ahead = (number / all + 1) % 2;
+        zone(layer, changed - layer.first, ahead, per_edge, &mut line);
+        let time = world.start + number * 1_000 / world.changes_per_second;
+        let record = json!({
+            "partition": 0,
+            "offset": number,
+            "timestamp": time,
+            "key": support::zone_id(changed),
+            "value": line,
+        });
+        writeln!(changes, "{record}")?;
+    }
+    changes.flush()?;
+    let mut events = create(folder, "events.ndjson")?;
+    let mut places = Seeded::new(3);
+    for number in 0..world.events {
+        let time = world.start + number * 1_000 / world.events_per_second;
+        let time = EventTime::clamped(time as i64);
+        support::event(number, time, &mut places, &mut line);
+        writeln!(events, "{line}")?;
+    }
+    events.flush()?;
+    measure::say(&format!(
+        "{}: {all} zones, {count} changes and {} events in {seconds} s",
+        folder.display(),
+        world.events
+    ));
+    Ok(())
+}

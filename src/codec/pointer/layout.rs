@@ -1,0 +1,386 @@
+//! Records of one producer differ in their scalars alone: the names, the order and all that is between are the same bytes in
+//! each. A [`Layout`] is those bytes of one record. Where they stand in the next one too, only the scalars are left to judge.
+//!
+//! It judges nothing else: a record is read by a layout if it is the layout's own record, which was scanned whole, with other
+//! scalars in the places of its scalars. What does not fit is scanned whole, and told as that tells it. The idea is Mison's
+//! (Li et al., "Mison: a fast JSON parser for data analytics", VLDB 2017), made strict.
+
+use super::{Kind, Paths, Scanned, Slot};
+use crate::codec::json::Scanner;
+use crate::rejection::Rejection;
+
+/// How many layouts are kept: of the producers of a topic, and of their optional members.
+const KEPT: usize = 4;
+/// Once so many are kept, one record in so many may replace one: learning costs about as much as two scans.
+const LEARN_EVERY: u32 = 16;
+/// The longest record that is learned, in bytes, and the most scalars that it may have: bounds what is kept.
+const BYTES_MAX: usize = 4_096;
+const SCALARS_MAX: usize = 128;
+
+/// The layouts that were met lately with one [`Paths`].
+#[derive(Clone, Debug, Default)]
+pub struct Layouts {
+    /// Those that fit more often before.
+    known: Vec<Layout>,
+    /// Records since one was learned.
+    since: u32,
+    /// Whether none is learned.
+    is_closed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Layout {
+    scalars: Vec<Scalar>,
+    /// What stands behind the last scalar.
+    end: Fixed,
+    /// Where in `end` the object's closing brace stands.
+    close: usize,
+}
+
+/// A scalar, and what stands before it.
+#[derive(Clone, Debug)]
+struct Scalar {
+    before: Fixed,
+    /// The slot that it fills.
+    slot: Option<usize>,
+}
+
+/// Bytes that do not change, to be compared a word at a time.
+#[derive(Clone, Debug)]
+struct Fixed {
+    bytes: Box<[u8]>,
+    /// The first eight of them, and which of these there are.
+    head: u64,
+    mask: u64,
+    /// The last eight of them, where there are as many.
+    tail: u64,
+}
+
+fn word(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_le_bytes)
+}
+
+impl Fixed {
+    fn new(bytes: &[u8]) -> Self {
+        let mut head = [0; 8];
+        let len = bytes.len().min(8);
+        head[..len].copy_from_slice(&bytes[..len]);
+        Self {
+            head: u64::from_le_bytes(head),
+            mask: if len == 8 {
+                u64::MAX
+            } else {
+                (1 << (8 * len)) - 1
+            },
+            tail: bytes
+                .last_chunk()
+                .map_or(0, |last| u64::from_le_bytes(*last)),
+            bytes: bytes.into(),
+        }
+    }
+
+    /// Whether these bytes stand at `at`.
+    #[inline(always)]
+    fn is_at(&self, document: &[u8], at: usize) -> bool {
+        let len = self.bytes.len();
+        let Some(head) = document.get(at..at + 8).and_then(word) else {
+            return document.get(at..at + len) == Some(&*self.bytes);
+        };
+        if (head ^ self.head) & self.mask != 0 {
+            return false;
+        }
+        match len {
+            0..=8 => true,
+            9..=16 => document.get(at + len - 8..at + len).and_then(word) == Some(self.tail),
+            _ => document.get(at + 8..at + len) == Some(&self.bytes[8..]),
+        }
+    }
+}
+
+impl Layout {
+    /// The layout of an object that was scanned, with the slots that it filled; `None` where it has no scalar, or a value of
+    /// interest is none.
+    fn of(paths: &Paths, text: &str, slots: &[Option<Slot>]) -> Option<Self> {
+        let mut scalars = Vec::new();
+        let mut filled = 0;
+        let mut scanner = Scanner::new(text);
+        let mut from = 0;
+        while let Some(byte) = scanner.peek() {
+            if matches!(
+                byte,
+                b'{' | b'}' | b'[' | b']' | b':' | b',' | b' ' | b'\t' | b'\r' | b'\n'
+            ) {
+                scanner.pass(1);
+                continue;
+            }
+            let start = scanner.at();
+            scanner.skip_scalar().ok()?;
+            let end = scanner.at();
+            scanner.skip_space();
+            if scanner.peek() == Some(b':') {
+                // A name.
+                continue;
+            }
+            let fills = |slot: &Option<Slot>| slot.is_some_and(|slot| slot.range() == (start..end));
+            let slot = slots.iter().position(fills);
+            filled += usize::from(slot.is_some());
+            let before = Fixed::new(&text.as_bytes()[from..start]);
+            scalars.push(Scalar { before, slot });
+            from = end;
+        }
+        // Where a container is of interest for what is in it alone, its slot is asked of nobody.
+        let is_inner = |node: usize| !paths.nodes[node].children.is_empty();
+        let is_container = |slot: &Slot| matches!(slot.kind, Kind::Object | Kind::Array);
+        let wanted = (0..slots.len()).filter(|node| {
+            slots[*node].is_some_and(|slot| !(is_inner(*node) && is_container(&slot)))
+        });
+        let end = &text.as_bytes()[from..];
+        let close = end.iter().rposition(|byte| *byte == b'}')?;
+        let is_whole =
+            !scalars.is_empty() && scalars.len() <= SCALARS_MAX && filled == wanted.count();
+        is_whole.then(|| Self {
+            scalars,
+            end: Fixed::new(end),
+            close,
+        })
+    }
+
+    /// Reads a record that has this layout; `None` where it has not, the slots are as they may be then.
+    #[inline]
+    fn read(&self, text: &str, slots: &mut [Option<Slot>]) -> Option<Scanned> {
+        let bytes = text.as_bytes();
+        let mut scanner = Scanner::new(text);
+        for scalar in &self.scalars {
+            if !scalar.before.is_at(bytes, scanner.at()) {
+                return None;
+            }
+            scanner.pass(scalar.before.bytes.len());
+            let start = scanner.at() as u32;
+            let kind = scanner.skip_scalar().ok()?;
+            if let Some(slot) = scalar.slot {
+                let end = scanner.at() as u32;
+                slots[slot] = Some(Slot { start, end, kind });
+            }
+        }
+        let at = scanner.at();
+        (bytes[at..] == *self.end.bytes).then_some(Scanned {
+            kind: Kind::Object,
+            duplicate: None,
+            close: at + self.close,
+            empty: false,
+        })
+    }
+}
+
+impl Layouts {
+    /// None, for ever: for a record on its own.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            known: Vec::new(),
+            since: 0,
+            is_closed: true,
+        }
+    }
+
+    /// Scans as [`Paths::scan_object`] does, and sooner where the record is laid out like one of the last ones.
+    ///
+    /// `paths` must be the same in each call, and so must be the length of `slots`.
+    ///
+    /// # Errors
+    /// As [`Paths::scan_object`].
+    ///
+    /// # Panics
+    /// As [`Paths::scan_object`].
+    #[inline]
+    pub fn scan_object(
+        &mut self,
+        paths: &Paths,
+        text: &str,
+        slots: &mut [Option<Slot>],
+    ) -> Result<Scanned, Rejection> {
+        for place in 0..self.known.len() {
+            if let Some(scanned) = self.known[place].read(text, slots) {
+                if place > 0 {
+                    self.known.swap(place - 1, place);
+                }
+                return Ok(scanned);
+            }
+            slots.fill(None);
+        }
+        self.scan_unknown(paths, text, slots)
+    }
+
+    #[cold]
+    fn scan_unknown(
+        &mut self,
+        paths: &Paths,
+        text: &str,
+        slots: &mut [Option<Slot>],
+    ) -> Result<Scanned, Rejection> {
+        let scanned = paths.scan_object(text, slots)?;
+        self.since += 1;
+        let is_full = self.known.len() == KEPT;
+        let is_small = text.len() <= BYTES_MAX;
+        if !self.is_closed && is_small && (!is_full || self.since >= LEARN_EVERY) {
+            self.since = 0;
+            if let Some(layout) = Layout::of(paths, text, &slots[..paths.slot_count()]) {
+                self.known.truncate(KEPT - 1);
+                self.known.push(layout);
+            }
+        }
+        Ok(scanned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::pointer::Pointer;
+
+    fn paths() -> Paths {
+        let mut paths = Paths::new();
+        for pointer in [
+            "/id",
+            "/ts",
+            "/pos/lat",
+            "/pos/lon",
+            "/a/0",
+            "/longer_than_eight_bytes",
+        ] {
+            paths.add(&Pointer::parse(pointer).unwrap());
+        }
+        paths
+    }
+
+    /// Reads both ways, which must not differ; whether a layout was known.
+    fn is_known(layouts: &mut Layouts, text: &str) -> bool {
+        let paths = paths();
+        let known = |slots: &mut [Option<Slot>], layouts: &Layouts| {
+            layouts
+                .known
+                .iter()
+                .any(|one| one.read(text, slots).is_some())
+        };
+        let is_known = known(&mut vec![None; paths.slot_count()], layouts);
+        let (mut slots, mut plain) = (
+            vec![None; paths.slot_count()],
+            vec![None; paths.slot_count()],
+        );
+        let ours = layouts.scan_object(&paths, text, &mut slots);
+        let theirs = paths.scan_object(text, &mut plain);
+        assert_eq!(ours, theirs, "{text}");
+        if theirs.is_ok() {
+            for node in 0..paths.slot_count() {
+                if paths.nodes[node].children.is_empty() {
+                    assert_eq!(slots[node], plain[node], "{text}");
+                }
+            }
+        }
+        is_known
+    }
+
+    #[test]
+    fn a_record_that_differs_in_its_scalars_alone_is_known() {
+        let mut layouts = Layouts::default();
+        let first = r#"{"id":"a","ts":1,"pos":{"lat":0.5,"lon":-1},"x":[1,{"y":null}],"longer_than_eight_bytes":"z"} "#;
+        assert!(!is_known(&mut layouts, first));
+        for next in [
+            r#"{"id":"","ts":-2.5e3,"pos":{"lat":7,"lon":"north"},"x":["é",{"y":true}],"longer_than_eight_bytes":1} "#,
+            r#"{"id":"\"😀\\","ts":null,"pos":{"lat":"","lon":0},"x":[-0,{"y":"\u0041"}],"longer_than_eight_bytes":[]} "#,
+        ] {
+            assert_eq!(is_known(&mut layouts, next), !next.contains("[]"), "{next}");
+        }
+    }
+
+    #[test]
+    fn what_differs_in_more_than_a_scalar_is_scanned_and_told_as_ever() {
+        let first = r#"{"id":"a","ts":1,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#;
+        for next in [
+            r#"{"id":"a","ts":1,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"} "#,
+            r#"{"id":"a","ts":1,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}}"#,
+            r#"{"id":"a","ts":1,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z""#,
+            r#"{"id":"a","ts":1,"pos":{"lat":0.5,"lon":-1},"longer_than_nine_bytes!":"z"}"#,
+            r#"{"id":"a","ts":1,"pos":{"lat":0.5,"lat":-1},"longer_than_eight_bytes":"z"}"#,
+            r#"{"id":"a","ts":01,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
+            r#"{"id":"a","ts":1e,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
+            r#"{"id":"a","ts":{},"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
+            r#"{"id":"a","ts":,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
+            r#"{"id":"a,"ts":1,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
+            r#"{"id":"\x","ts":1,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
+            r#"{"id":"a","ts":1e999,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
+            r#"{"id":"#,
+            "",
+        ] {
+            let mut layouts = Layouts::default();
+            is_known(&mut layouts, first);
+            assert!(!is_known(&mut layouts, next), "{next}");
+        }
+    }
+
+    #[test]
+    fn layouts_in_turn_are_all_known_and_a_new_one_replaces_one_that_is_met_no_more() {
+        let record =
+            |layout: usize, scalar: usize| format!("{{\"ts\":{scalar},\"x{layout}\":{scalar}}}");
+        let mut layouts = Layouts::default();
+        let mut known = |which: std::ops::Range<usize>, rounds: usize| {
+            (0..rounds)
+                .flat_map(|round| which.clone().map(move |layout| (layout, round)))
+                .filter(|(layout, round)| is_known(&mut layouts, &record(*layout, *round)))
+                .count()
+        };
+        assert_eq!(known(0..KEPT, 10), KEPT * 9);
+        assert!(known(7..7 + KEPT, 200) > KEPT * 100);
+    }
+
+    fn document() -> impl Strategy<Value = String> {
+        let scalar = prop_oneof![
+            prop::sample::select(vec!["null", "true", "0", "-1.5", "2e3", "\"\"", "\"a\\n\""])
+                .prop_map(str::to_owned),
+            any::<i32>().prop_map(|n| n.to_string()),
+            "\"[a-z é,:{}]{0,12}\"",
+        ];
+        let value = prop_oneof![
+            6 => scalar.clone(),
+            1 => scalar.clone().prop_map(|inner| format!("[{inner}]")),
+            1 => scalar.clone().prop_map(|inner| format!("{{\"lat\":{inner}}}")),
+        ];
+        let name =
+            || prop::sample::select(vec!["id", "ts", "pos", "a", "b", "longer_than_eight_bytes"]);
+        prop::collection::vec((name(), value, prop::sample::select(vec!["", " "])), 0..5).prop_map(
+            |members| {
+                let members: Vec<_> = members
+                    .iter()
+                    .map(|(name, value, space)| format!("\"{name}\":{space}{value}"))
+                    .collect();
+                format!("{{{}}}", members.join(","))
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn records_in_a_row_are_read_as_one_by_one(
+            documents in prop::collection::vec(
+                (document(), any::<prop::sample::Index>(), 0..6_u8, prop::sample::select(&b"{}[]:,\" 01.-e\\n"[..])), 1..30),
+        ) {
+            let mut layouts = Layouts::default();
+            for (document, at, what, byte) in documents {
+                is_known(&mut layouts, &document);
+                let mut text = document;
+                let at = at.index(text.len());
+                if text.as_bytes()[at].is_ascii() && what < 3 {
+                    text.remove(at);
+                    if what < 2 {
+                        text.insert(at, char::from(byte));
+                    }
+                }
+                is_known(&mut layouts, &text);
+            }
+        }
+    }
+}
