@@ -1,5 +1,8 @@
 //! A telemetry value: accepted and refused exactly as serde_json and a few plain rules say, with the same numbers.
 
+use std::cell::RefCell;
+
+use ringfence::codec::pointer::Layouts;
 use ringfence::codec::telemetry::{FieldRules, Fields};
 use ringfence::rejection::RejectionReason as Reason;
 use ringfence::telemetry::RecordTimestamp;
@@ -22,10 +25,19 @@ enum Time {
     Open,
 }
 
+thread_local! {
+    /// Of the values before: mutants of one value have its layout, or nearly.
+    static LAYOUTS: RefCell<Layouts> = RefCell::default();
+}
+
 /// The target.
 pub fn run(data: &[u8]) {
     let fields = Fields::new(&FieldRules::default()).unwrap();
     let decoded = fields.decode(Some(data), RecordTimestamp::Missing);
+    let by_layouts = LAYOUTS.with_borrow_mut(|layouts| {
+        fields.decode_by(layouts, Some(data), RecordTimestamp::Missing)
+    });
+    assert_eq!(by_layouts, decoded, "by the layout of another value");
     let time_reasons = [Reason::TimeRange, Reason::WrongType];
     match (expected(data), decoded) {
         (Expected::Refused(reasons), Err(rejection)) => assert!(

@@ -195,3 +195,32 @@ fn a_kill_and_a_stop_of_three_processes_lose_reorder_and_spoil_nothing() {
         );
     }
 }
+
+/// With `enriched.header_form = "one"` nothing else changes, and the audit reads it as it reads several.
+#[test]
+fn one_header_says_all_and_the_audit_is_clean() {
+    let Some(stage) = Stage::new("one-header", "") else {
+        return;
+    };
+    stage.create_topics(2, &[]);
+    let zone = rectangle("elsewhere", 50.0, 50.0, 51.0, 51.0, "");
+    stage.write("zones", [(None, "elsewhere".to_owned(), zone)]);
+    let mut daemon = stage.daemon_with("one", &["enriched.header_form=one"]);
+    daemon.wait_ready();
+    let arguments = ["--rate", "500", "--zone-rate", "20", "--for", "5s"];
+    let summary = stage
+        .beside("simulate", &arguments)
+        .wait_written(Duration::from_secs(90));
+    stage.wait_committed(stage.group(), Duration::from_secs(60));
+    let written = stage.read("enriched");
+    assert!(!written.is_empty());
+    for record in &written {
+        let said = record.header("ringfence").expect("it says all");
+        assert!(said.contains("source="), "{said}");
+        assert_eq!(record.header("ringfence-source"), None);
+    }
+    let report = stage.verify(&[]);
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(report["judged"], summary["events"], "{report:#}");
+    daemon.stop();
+}

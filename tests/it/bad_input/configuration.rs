@@ -88,6 +88,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     ("enriched.headers", "1", "must be true or false"),
     (
+        "enriched.header_form",
+        "both",
+        "must be \"several\" or \"one\"",
+    ),
+    (
         "enriched.partition",
         "random",
         "must be \"auto\", \"same\" or \"key\"",
