@@ -193,11 +193,14 @@ pub(crate) fn changes_per_second() {
             measure::figure(reached.median),
             kept.median * 100.0
         ));
-        if kept.median < KEPT || reached.median < 0.9 * rate as f64 {
+        // One rate somewhat short may be the machine's doing: the next ones tell.
+        if kept.median < KEPT - 0.2 || reached.median < 0.9 * rate as f64 {
             break;
         }
-        best = reached;
-        kept_then = kept.median;
+        if kept.median >= KEPT {
+            best = reached;
+            kept_then = kept.median;
+        }
     }
     if let Some(folder) = plot::folder() {
         let quiet = Spread::new(quiet_rates.into_iter()).median;
