@@ -34,9 +34,8 @@ thread_local! {
 pub fn run(data: &[u8]) {
     let fields = Fields::new(&FieldRules::default()).unwrap();
     let decoded = fields.decode(Some(data), RecordTimestamp::Missing);
-    let by_layouts = LAYOUTS.with_borrow_mut(|layouts| {
-        fields.decode_by(layouts, Some(data), RecordTimestamp::Missing)
-    });
+    let by_layouts = LAYOUTS
+        .with_borrow_mut(|layouts| fields.decode_by(layouts, Some(data), RecordTimestamp::Missing));
     assert_eq!(by_layouts, decoded, "by the layout of another value");
     let time_reasons = [Reason::TimeRange, Reason::WrongType];
     match (expected(data), decoded) {
