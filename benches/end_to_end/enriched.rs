@@ -70,7 +70,7 @@ pub(crate) struct Ways {
     pub(crate) mode: MatchMode,
     pub(crate) once: Option<ExactlyOnce>,
     /// `enriched.headers` and `enriched.header_form`.
-    pub(crate) headers: HeaderForm,
+    pub(crate) headers: Option<HeaderForm>,
 }
 
 impl Default for Ways {
@@ -78,7 +78,7 @@ impl Default for Ways {
         Self {
             mode: event_time(),
             once: None,
-            headers: HeaderForm::Several,
+            headers: Some(HeaderForm::Several),
         }
     }
 }

@@ -120,11 +120,7 @@ fn main() {
                 )
             }
             "without-headers" | "one-header" => {
-                let headers = if way == "one-header" {
-                    HeaderForm::One
-                } else {
-                    HeaderForm::Off
-                };
+                let headers = (way == "one-header").then_some(HeaderForm::One);
                 let ways = Ways {
                     headers,
                     ..Ways::default()

@@ -10,9 +10,6 @@ use flate2::read::GzDecoder;
 use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::geometry::{Position, ShapeRules};
 use ringfence::index::{Index, Query};
-use ringfence::partition::RecordPosition;
-use ringfence::time::EventTime;
-use ringfence::zone::StagedChange;
 use serde::Deserialize;
 
 use crate::support::plain::Rings;
@@ -96,16 +93,7 @@ impl Zones {
                 rejected += 1;
                 continue;
             };
-            changes.push(StagedChange {
-                zone_id: decoded.zone_id,
-                change: decoded.change,
-                position: RecordPosition::new(0, changes.len() as i64),
-                commit_time: EventTime::clamped(0),
-                valid_from: EventTime::clamped(0),
-                expires_at: None,
-                bytes: value.len(),
-                record: None,
-            });
+            changes.push(support::staged(decoded, changes.len(), value.len()));
             polygons.extend(feature.geometry.into_polygons());
             accepted.insert(feature.id);
         }

@@ -3,8 +3,6 @@
 use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::geometry::ShapeRules;
 use ringfence::index::{BuildRules, Hits, Index};
-use ringfence::partition::RecordPosition;
-use ringfence::time::EventTime;
 use ringfence::zone::StagedChange;
 
 use crate::support::measure::{self, Cost, Rounds, Row, Spread, Target};
@@ -102,16 +100,7 @@ fn staged(number: usize, value: &str, rules: &ZoneRules) -> StagedChange {
     let id = format!("zone-{number:07}");
     let decoded = zone_change::decode(Some(id.as_bytes()), Some(value.as_bytes()), rules)
         .expect("the zone is valid");
-    StagedChange {
-        zone_id: decoded.zone_id,
-        change: decoded.change,
-        position: RecordPosition::new(0, number as i64),
-        commit_time: EventTime::clamped(0),
-        valid_from: EventTime::clamped(0),
-        expires_at: None,
-        bytes: value.len(),
-        record: None,
-    }
+    support::staged(decoded, number, value.len())
 }
 
 /// A lookup among a million zones ÷ among a thousand.

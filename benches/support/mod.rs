@@ -17,7 +17,7 @@ use ringfence::geometry::{Area, Position, RawShape, ShapeRules};
 use ringfence::index::{BuildRules, EngineKind, Index};
 use ringfence::partition::RecordPosition;
 use ringfence::time::EventTime;
-use ringfence::zone::{StagedChange, Zone, ZoneChange, ZoneId};
+use ringfence::zone::{DecodedChange, StagedChange, Zone, ZoneChange, ZoneId};
 
 /// As in the program; the plain baselines have it too.
 #[global_allocator]
@@ -110,6 +110,20 @@ pub fn upsert(number: usize, ring: Vec<Position>, offset: i64) -> StagedChange {
         valid_from: EventTime::clamped(offset),
         expires_at: None,
         bytes: 1_000,
+        record: None,
+    }
+}
+
+/// A decoded record's change as the `number`th of its partition, in force from the beginning of time.
+pub fn staged(decoded: DecodedChange, number: usize, bytes: usize) -> StagedChange {
+    StagedChange {
+        zone_id: decoded.zone_id,
+        change: decoded.change,
+        position: RecordPosition::new(0, number as i64),
+        commit_time: EventTime::clamped(0),
+        valid_from: EventTime::clamped(0),
+        expires_at: None,
+        bytes,
         record: None,
     }
 }

@@ -45,18 +45,21 @@ pub fn is_of_enriched(name: &str) -> bool {
 /// What the value of an [`ALL`] header says of one of the four, named as its own header would be.
 #[must_use]
 pub fn part_of_all<'v>(value: &'v str, name: &str) -> Option<&'v str> {
-    let wanted = name.strip_prefix(ALL)?.strip_prefix('-')?;
+    let wanted = name_in_all(name)?;
     value.split(';').find_map(|part| {
         let (name, value) = part.split_once('=')?;
         (name == wanted).then_some(value)
     })
 }
 
+/// What one of the four is named in the value of an [`ALL`] header.
+fn name_in_all(name: &str) -> Option<&str> {
+    name.strip_prefix(ALL)?.strip_prefix('-')
+}
+
 /// In how many headers an enriched record says what it says of itself.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum HeaderForm {
-    /// None: it says nothing.
-    Off,
     /// [`AT`], [`AS_OF`], [`SOURCE`] and [`FLAGS`], which any client reads by their names.
     Several,
     /// [`ALL`]. A header is a piece of memory of its own, three times touched by each of two threads, and four writes of the
@@ -226,79 +229,46 @@ impl EnrichedHeaders {
         source: RecordPosition,
         flags: Flags,
     ) {
-        match form {
-            HeaderForm::Off => self.count = 0,
-            HeaderForm::Several => self.fill_several(matched, source, flags),
-            HeaderForm::One => self.fill_one(matched, source, flags),
-        }
-    }
-
-    fn fill_one(
-        &mut self,
-        matched: Option<(EventTime, EventTime)>,
-        source: RecordPosition,
-        flags: Flags,
-    ) {
-        let mut end = 0;
-        let mut write = |part: &str| {
-            self.bytes[end..end + part.len()].copy_from_slice(part.as_bytes());
-            end += part.len();
-        };
-        let mut digits = itoa::Buffer::new();
-        if let Some((at, as_of)) = matched {
-            write("at=");
-            write(digits.format(at.millis()));
-            write(";as-of=");
-            write(digits.format(as_of.millis()));
-            write(";");
-        }
-        write("source=");
-        write(digits.format(source.partition.0));
-        write(":");
-        write(digits.format(source.offset.0));
-        for (at, flag) in flags.iter().enumerate() {
-            write(if at > 0 { "," } else { ";flags=" });
-            write(flag.as_str());
-        }
-        self.names[0] = ALL;
-        self.ends[0] = end as u8;
-        self.count = 1;
-    }
-
-    fn fill_several(
-        &mut self,
-        matched: Option<(EventTime, EventTime)>,
-        source: RecordPosition,
-        flags: Flags,
-    ) {
         let mut digits = itoa::Buffer::new();
         self.count = 0;
         if let Some((at, as_of)) = matched {
-            self.push(AT, &[digits.format(at.millis())]);
-            self.push(AS_OF, &[digits.format(as_of.millis())]);
+            self.push(form, AT, &[digits.format(at.millis())]);
+            self.push(form, AS_OF, &[digits.format(as_of.millis())]);
         }
         let mut offset = itoa::Buffer::new();
         let partition = digits.format(source.partition.0);
-        self.push(SOURCE, &[partition, ":", offset.format(source.offset.0)]);
+        let offset = offset.format(source.offset.0);
+        self.push(form, SOURCE, &[partition, ":", offset]);
         if !flags.is_empty() {
             let mut parts = [""; 2 * Flag::ALL.len()];
             for (at, flag) in flags.iter().enumerate() {
                 parts[2 * at] = if at > 0 { "," } else { "" };
                 parts[2 * at + 1] = flag.as_str();
             }
-            self.push(FLAGS, &parts);
+            self.push(form, FLAGS, &parts);
         }
     }
 
-    fn push(&mut self, name: &'static str, parts: &[&str]) {
+    fn push(&mut self, form: HeaderForm, name: &'static str, parts: &[&str]) {
         let mut end = self.start(self.count);
-        for part in parts {
+        let said_before = match form {
+            HeaderForm::Several => {
+                self.names[self.count] = name;
+                self.count += 1;
+                [""; 3]
+            }
+            HeaderForm::One => {
+                self.names[0] = ALL;
+                self.count = 1;
+                let short = name_in_all(name).expect("each of the four has one");
+                [if end > 0 { ";" } else { "" }, short, "="]
+            }
+        };
+        for part in said_before.iter().chain(parts) {
             self.bytes[end..end + part.len()].copy_from_slice(part.as_bytes());
             end += part.len();
         }
-        self.names[self.count] = name;
-        self.ends[self.count] = end as u8;
-        self.count += 1;
+        self.ends[self.count - 1] = end as u8;
     }
 
     fn start(&self, header: usize) -> usize {

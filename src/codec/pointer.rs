@@ -151,28 +151,12 @@ struct Node {
     index: Option<usize>,
     parent: usize,
     children: Vec<usize>,
-    /// Of each child in turn the [`name_word`] and length of its name, side by side for the hot path.
-    words: Vec<(u64, usize)>,
     /// The lengths of the children's names, each a bit.
     child_lengths: u64,
 }
 
 const fn length_bit(len: usize) -> u64 {
     1 << if len < 63 { len } else { 63 }
-}
-
-/// Names of one length of at most eight bytes differ in it if they differ at all.
-#[inline]
-fn name_word(name: &[u8]) -> u64 {
-    let four = |bytes: &[u8]| u64::from(u32::from_le_bytes(bytes.try_into().expect("four bytes")));
-    match name.len() {
-        0 => 0,
-        len @ 1..=3 => {
-            u64::from(name[0]) | u64::from(name[len / 2]) << 8 | u64::from(name[len - 1]) << 16
-        }
-        len @ 4..=8 => four(&name[..4]) | four(&name[len - 4..]) << 32,
-        _ => four(&name[..4]) | four(&name[4..8]) << 32,
-    }
 }
 
 /// The places of interest in a document.
@@ -196,7 +180,6 @@ impl Paths {
             index: None,
             parent: 0,
             children: Vec::new(),
-            words: Vec::new(),
             child_lengths: 0,
         };
         Self { nodes: vec![root] }
@@ -220,13 +203,10 @@ impl Paths {
                     index,
                     parent: at,
                     children: Vec::new(),
-                    words: Vec::new(),
                     child_lengths: 0,
                 };
                 self.nodes.push(node);
                 self.nodes[at].children.push(child);
-                let word = name_word(name.as_bytes());
-                self.nodes[at].words.push((word, name.len()));
                 self.nodes[at].child_lengths |= length_bit(name.len());
                 child
             };
@@ -297,26 +277,6 @@ impl Paths {
             close,
             empty,
         })
-    }
-
-    /// The place that a name without escapes leads to from `node`.
-    #[inline(always)]
-    fn child_of(&self, node: usize, name: &[u8]) -> Option<usize> {
-        let node = &self.nodes[node];
-        // Most members of a record are of no interest, and their names' lengths alone tell.
-        if node.child_lengths & length_bit(name.len()) == 0 {
-            return None;
-        }
-        self.child_that_has(node, name)
-    }
-
-    #[inline]
-    fn child_that_has(&self, node: &Node, name: &[u8]) -> Option<usize> {
-        let wanted = (name_word(name), name.len());
-        let children = node.words.iter().zip(&node.children);
-        let mut like = children.filter_map(|(word, child)| (*word == wanted).then_some(*child));
-        // Beyond eight bytes the word says nothing of the rest.
-        like.find(|child| name.len() <= 8 || self.nodes[*child].name.as_bytes() == name)
     }
 
     /// Scans a record's value: it must be an object, and no member on the way to a place may be named twice.
@@ -398,8 +358,8 @@ impl Walk<'_, '_, '_> {
     }
 
     #[inline]
-    fn child_named(&self, of: usize, name: Range<usize>, escaped: bool) -> Option<usize> {
-        let node = &self.paths.nodes[of];
+    fn child_named(&self, node: usize, name: Range<usize>, escaped: bool) -> Option<usize> {
+        let node = &self.paths.nodes[node];
         if escaped {
             let raw = RawString {
                 raw: &self.text[name],
@@ -411,7 +371,15 @@ impl Walk<'_, '_, '_> {
                 .copied()
                 .find(|&child| raw.is(&self.paths.nodes[child].name));
         }
-        self.paths.child_of(of, &self.text.as_bytes()[name])
+        // Most members of a record are of no interest, and their names' lengths alone tell.
+        if node.child_lengths & length_bit(name.len()) == 0 {
+            return None;
+        }
+        let name = &self.text.as_bytes()[name];
+        node.children
+            .iter()
+            .copied()
+            .find(|&child| self.paths.nodes[child].name.as_bytes() == name)
     }
 
     /// Passes an array that a pointer may go through.

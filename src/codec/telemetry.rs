@@ -240,7 +240,7 @@ impl Fields {
         value: Option<&[u8]>,
         timestamp: RecordTimestamp,
     ) -> Result<Decoded, Rejection> {
-        self.decode_by(&mut Layouts::none(), value, timestamp)
+        self.decode_capped(None, value, timestamp)
     }
 
     /// Reads a record's value as [`Self::decode`] does, at a third of the cost where it is laid out like one of the last that
@@ -251,6 +251,16 @@ impl Fields {
     pub fn decode_by(
         &self,
         layouts: &mut Layouts,
+        value: Option<&[u8]>,
+        timestamp: RecordTimestamp,
+    ) -> Result<Decoded, Rejection> {
+        self.decode_capped(Some(layouts), value, timestamp)
+    }
+
+    #[inline]
+    fn decode_capped(
+        &self,
+        layouts: Option<&mut Layouts>,
         value: Option<&[u8]>,
         timestamp: RecordTimestamp,
     ) -> Result<Decoded, Rejection> {
@@ -275,13 +285,16 @@ impl Fields {
 
     fn decode_with<const SLOTS: usize>(
         &self,
-        layouts: &mut Layouts,
+        layouts: Option<&mut Layouts>,
         value: &[u8],
         timestamp: RecordTimestamp,
     ) -> Result<Decoded, Rejection> {
         let text = json::utf8(value)?;
         let mut slots = [None; SLOTS];
-        let scanned = layouts.scan_object(&self.paths, text, &mut slots)?;
+        let scanned = match layouts {
+            Some(layouts) => layouts.scan_object(&self.paths, text, &mut slots)?,
+            None => self.paths.scan_object(text, &mut slots)?,
+        };
         let event = Event {
             time: self.time(text, &slots, timestamp)?,
             lat: coordinate(text, &slots, &self.lat, 90.0)?,

@@ -268,7 +268,7 @@ impl Read {
                 field: self.text("enriched.field"),
                 properties: self.names("enriched.properties"),
                 headers: self.flag("enriched.headers"),
-                has_one_header: self.text("enriched.header_form") == "one",
+                header_form: EnrichedHeaders::of(&self.text("enriched.header_form")),
                 partition: OutputPartition::of(&self.text("enriched.partition")),
             },
             dead_letter: DeadLetter {

@@ -77,6 +77,15 @@ words! {
     }
 }
 words! {
+    /// In how many headers an enriched event says what it says of itself.
+    EnrichedHeaders {
+        /// A header each.
+        Several = "several",
+        /// All in one.
+        One = "one",
+    }
+}
+words! {
     /// The instant an event is matched at.
     MatchMode {
         /// Its own time.
@@ -239,19 +248,18 @@ pub struct Enriched {
     pub field: String,
     pub properties: Vec<String>,
     pub headers: bool,
-    pub has_one_header: bool,
+    pub header_form: EnrichedHeaders,
     pub partition: OutputPartition,
 }
 
 impl Enriched {
-    /// How an enriched record says what it says of itself.
+    /// How an enriched record says what it says of itself; `None` = not at all.
     #[must_use]
-    pub const fn header_form(&self) -> HeaderForm {
-        match (self.headers, self.has_one_header) {
-            (false, _) => HeaderForm::Off,
-            (true, false) => HeaderForm::Several,
-            (true, true) => HeaderForm::One,
-        }
+    pub fn added_headers(&self) -> Option<HeaderForm> {
+        self.headers.then_some(match self.header_form {
+            EnrichedHeaders::Several => HeaderForm::Several,
+            EnrichedHeaders::One => HeaderForm::One,
+        })
     }
 }
 

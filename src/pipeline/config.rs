@@ -28,8 +28,8 @@ pub struct PipelineConfig {
     pub at: AtRules,
     /// `telemetry.on_invalid`.
     pub on_invalid: OnInvalid,
-    /// `enriched.headers` and `enriched.header_form`.
-    pub headers: HeaderForm,
+    /// `enriched.headers` and `enriched.header_form`; `None` = off.
+    pub headers: Option<HeaderForm>,
     /// `telemetry.topic`, for the headers of dead letters.
     pub telemetry_topic: Box<str>,
     /// Where outputs go.
@@ -54,7 +54,7 @@ impl PipelineConfig {
             fields,
             at: AtRules::default(),
             on_invalid: OnInvalid::DeadLetter,
-            headers: HeaderForm::Several,
+            headers: Some(HeaderForm::Several),
             telemetry_topic: telemetry_topic.into(),
             partitioning: Partitioning::Same,
             enriched_max_bytes: 2 * 1_048_576,

@@ -82,7 +82,8 @@ struct Kept {
 /// The limits and choices of writing.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteRules {
-    pub(crate) headers: HeaderForm,
+    /// `None` = no header is added.
+    pub(crate) headers: Option<HeaderForm>,
     pub(crate) telemetry_topic: Box<str>,
     pub(crate) partitioning: Partitioning,
     pub(crate) enriched_max_bytes: usize,
@@ -134,8 +135,7 @@ impl Writer {
         };
         let headers = source.headers.for_enriched();
         let mut bytes = source.frame_bytes(headers) + value.map_or(0, <[u8]>::len);
-        let form = self.rules.headers;
-        let added = (form != HeaderForm::Off).then(|| {
+        let added = self.rules.headers.map(|form| {
             self.added.fill(form, matched, source.position, flags);
             &self.added
         });

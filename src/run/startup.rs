@@ -349,7 +349,7 @@ pub(super) fn workers_plan(
         config::OnInvalidEvent::Forward => OnInvalid::Forward,
         config::OnInvalidEvent::Drop => OnInvalid::Drop,
     };
-    pipeline.headers = config.enriched.header_form();
+    pipeline.headers = config.enriched.added_headers();
     pipeline.partitioning = partitioning;
     let max_bytes = |topic| max_message_bytes(&admin, topic, shutdown, report);
     let Some(enriched_max_bytes) = max_bytes(&config.enriched.topic)? else {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ringfence::codec::headers::{Flag, HeaderForm};
+use ringfence::codec::headers::Flag;
 use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::{
     AckResult, AtRules, Limits, OnInvalid, OnLate, PauseCause, PipelineConfig, Refusal, Sending,
@@ -918,7 +918,7 @@ fn headers_of_an_earlier_pass_are_not_taken_for_those_of_this_one() {
 #[test]
 fn headers_can_be_switched_off() {
     let config = PipelineConfig {
-        headers: HeaderForm::Off,
+        headers: None,
         ..config()
     };
     let mut worker = Worker::new(config, zones(), WALL, &[0]);

@@ -24,8 +24,6 @@ pub struct Layouts {
     known: Vec<Layout>,
     /// Records since one was learned.
     since: u32,
-    /// Whether none is learned.
-    is_closed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -173,16 +171,6 @@ impl Layout {
 }
 
 impl Layouts {
-    /// None, for ever: for a record on its own.
-    #[must_use]
-    pub const fn none() -> Self {
-        Self {
-            known: Vec::new(),
-            since: 0,
-            is_closed: true,
-        }
-    }
-
     /// Scans as [`Paths::scan_object`] does, and sooner where the record is laid out like one of the last ones.
     ///
     /// `paths` must be the same in each call, and so must be the length of `slots`.
@@ -222,7 +210,7 @@ impl Layouts {
         self.since += 1;
         let is_full = self.known.len() == KEPT;
         let is_small = text.len() <= BYTES_MAX;
-        if !self.is_closed && is_small && (!is_full || self.since >= LEARN_EVERY) {
+        if is_small && (!is_full || self.since >= LEARN_EVERY) {
             self.since = 0;
             if let Some(layout) = Layout::of(paths, text, &slots[..paths.slot_count()]) {
                 self.known.truncate(KEPT - 1);

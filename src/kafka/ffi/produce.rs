@@ -59,7 +59,7 @@ impl<R: Reports + 'static> ReportingProducer<R> {
     /// The system has no thread to give.
     pub fn new(producer: BaseProducer<R>, by: ServedBy) -> std::io::Result<Self> {
         let producer = Arc::new(producer);
-        let mut served = Served {
+        let served = Served {
             // SAFETY: a live handle, which the producer beside the queue keeps alive; the queue is a counted reference.
             queue: Queue {
                 raw: NonNull::new(unsafe {
@@ -68,7 +68,6 @@ impl<R: Reports + 'static> ReportingProducer<R> {
                 .expect("a client has a main queue"),
             },
             producer: Arc::clone(&producer),
-            slots: Vec::new(),
         };
         let serving = match by {
             ServedBy::Caller => Serving::Caller(served),
@@ -93,7 +92,7 @@ impl<R: Reports + 'static> ReportingProducer<R> {
 
     /// Serves what reports and errors there are, where no thread does.
     pub fn serve(&mut self) {
-        if let Serving::Caller(served) = &mut self.serving {
+        if let Serving::Caller(served) = &self.serving {
             while served.serve(Duration::ZERO) {}
         }
     }
@@ -153,37 +152,31 @@ struct Served<R: Reports + 'static> {
     // Declared, so dropped, before the producer.
     queue: Queue,
     producer: Arc<BaseProducer<R>>,
-    /// Used again from call to call, empty between them.
-    slots: Vec<*const sys::rd_kafka_message_t>,
 }
-
-// SAFETY: queue and producer may be used from any thread; the pointers are only used within one call.
-unsafe impl<R: Reports + 'static> Send for Served<R> {}
 
 impl<R: Reports + 'static> Served<R> {
     /// Serves one event, waiting for it; whether there was one.
-    fn serve(&mut self, wait: Duration) -> bool {
+    fn serve(&self, wait: Duration) -> bool {
         // SAFETY: a live queue; the event is ours, and destroyed by `Event`'s drop.
         let event = unsafe { sys::rd_kafka_queue_poll(self.queue.raw(), millis(wait)) };
         let Some(event) = NonNull::new(event).map(Event) else {
             return false;
         };
-        let slots = &mut self.slots;
         // SAFETY: a live event.
         match unsafe { sys::rd_kafka_event_type(event.raw()) } {
             sys::RD_KAFKA_EVENT_DR => {
-                slots.clear();
+                let mut slots = Vec::new();
                 // SAFETY: a live event; the messages that it lends live as long as it does, and `slots` has room for
                 // all of them.
                 unsafe {
                     let count = sys::rd_kafka_event_message_count(event.raw());
-                    slots.reserve(count);
+                    slots.reserve_exact(count);
                     let filled =
                         sys::rd_kafka_event_message_array(event.raw(), slots.as_mut_ptr(), count);
                     slots.set_len(filled);
                 }
                 // SAFETY: as above; the references end with this call.
-                let reports = slots.drain(..).map(|raw| MessageRef {
+                let reports = slots.into_iter().map(|raw| MessageRef {
                     raw: unsafe { &*raw },
                 });
                 self.producer.context().delivered(reports);
