@@ -47,6 +47,8 @@ const STORE_EVERY: Duration = Duration::from_millis(20);
 const REBALANCE_WAIT: Duration = Duration::from_secs(5);
 /// How often what is seen from outside is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// How long clients may take to close before it is told.
+const SLOW_CLOSE: Duration = Duration::from_secs(5);
 
 /// One worker.
 pub struct Worker<Z: Zones, L> {
@@ -146,6 +148,18 @@ where
     /// # Errors
     /// Why it ended before; what was acknowledged until then is committed all the same.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), WorkerError> {
+        let ended = self.turn_to_the_end(shutdown);
+        let begun = Clock::mono();
+        self.window.end_begins(begun);
+        drop(self);
+        let took = Clock::mono().since(begun);
+        if took > SLOW_CLOSE {
+            tracing::info!(seconds = took.as_secs(), "its clients took long to close");
+        }
+        ended
+    }
+
+    fn turn_to_the_end(&mut self, shutdown: &Shutdown) -> Result<(), WorkerError> {
         self.begin_transactions(shutdown)?;
         let ended = loop {
             if shutdown.is_requested() {
@@ -459,7 +473,7 @@ where
     }
 
     /// Drains, commits and leaves the group.
-    fn leave(mut self) -> Result<(), WorkerError> {
+    fn leave(&mut self) -> Result<(), WorkerError> {
         self.engine.drain();
         let drained = self.drain(|engine| engine.in_flight_count() == 0);
         let owned = self.engine.owned();

@@ -1,7 +1,7 @@
 //! What is seen of a worker from outside: written by it, read by anyone, without a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -39,6 +39,8 @@ pub struct WorkerSeen {
 pub struct WorkerWindow {
     pub(super) seen: ArcSwap<WorkerSeen>,
     pub(super) beat_micros: AtomicU64,
+    /// Its clients are being closed.
+    is_ending: AtomicBool,
 }
 
 impl WorkerWindow {
@@ -48,9 +50,22 @@ impl WorkerWindow {
         self.seen.load_full()
     }
 
+    /// It turns no more: from `now` on its clients are closed, which may have to wait for brokers (FS-80).
+    pub(crate) fn end_begins(&self, now: MonoTime) {
+        self.beat_micros.store(now.micros(), Ordering::Relaxed);
+        self.is_ending.store(true, Ordering::Relaxed);
+    }
+
     /// Nobody turns here until a worker is made anew: there is no beat to judge by (FS-80).
     pub(crate) fn rest(&self) {
         self.beat_micros.store(0, Ordering::Relaxed);
+        self.is_ending.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it has no turn to come: the beat is when its clients began to be closed.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
     }
 
     /// When the worker last turned (FS-06); zero while none does.

@@ -25,6 +25,9 @@ use crate::time::{EventTime, MonoTime};
 /// A loop that has not turned for so long stands still (FS-06). Above the drain of a revoke and what a call of the
 /// client may take.
 const STANDS_STILL_AFTER: Duration = Duration::from_secs(60);
+/// The clients of a worker that has ended close within this time, however its brokers behave: several of their requests'
+/// time-outs (`socket.timeout.ms`, a minute). One that never does holds partitions that nobody reads.
+const CLOSED_AFTER: Duration = Duration::from_secs(300);
 /// How often metrics are set.
 const PUBLISH_EVERY: Duration = Duration::from_millis(500);
 
@@ -442,18 +445,35 @@ fn gate_json(status: &GateStatus) -> Value {
     })
 }
 
+/// Whether a loop that has turned has not for so long.
+fn is_silent(beat: MonoTime, now: MonoTime, limit: Duration) -> bool {
+    beat.micros() > 0 && now.since(beat) > limit
+}
+
+/// How a worker stands still, if it does.
+fn stalled(beat: MonoTime, is_ending: bool, now: MonoTime) -> Result<(), &'static str> {
+    if is_ending && is_silent(beat, now, CLOSED_AFTER) {
+        Err("has ended and its clients do not close")
+    } else if !is_ending && is_silent(beat, now, STANDS_STILL_AFTER) {
+        Err("stands still")
+    } else {
+        Ok(())
+    }
+}
+
 impl Source for Report {
     fn alive(&self) -> Result<(), String> {
         let now = Clock::mono();
-        let stands = |beat: MonoTime| beat.micros() > 0 && now.since(beat) > STANDS_STILL_AFTER;
         // Before its first turn, and while it is made anew, a loop has no beat to judge by.
-        if self.phase() >= Phase::Bootstrap && stands(self.zones.beat()) {
+        if self.phase() >= Phase::Bootstrap && is_silent(self.zones.beat(), now, STANDS_STILL_AFTER)
+        {
             return Err("the zones side stands still".to_owned());
         }
-        if self.phase() == Phase::Running
-            && let Some(number) = self.workers.iter().position(|window| stands(window.beat()))
-        {
-            return Err(format!("worker {number} stands still"));
+        if self.phase() == Phase::Running {
+            for (number, window) in self.workers.iter().enumerate() {
+                let stalled = stalled(window.beat(), window.is_ending(), now);
+                stalled.map_err(|how| format!("worker {number} {how}"))?;
+            }
         }
         Ok(())
     }
@@ -478,7 +498,7 @@ impl Source for Report {
         let turning = self
             .workers
             .iter()
-            .filter(|window| window.beat().micros() > 0)
+            .filter(|window| window.beat().micros() > 0 && !window.is_ending())
             .count();
         let workers = Check {
             name: "workers",
@@ -529,5 +549,33 @@ impl Source for Report {
         self.exporter
             .as_ref()
             .map_or_else(String::new, |exporter| exporter.render(format))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fs_06_fs_80_a_worker_stands_still_after_a_minute_and_one_that_ends_may_wait_for_its_brokers()
+    {
+        let begun = MonoTime::from_micros(1);
+        let judged = |is_ending, seconds| {
+            stalled(begun, is_ending, begun.plus(Duration::from_secs(seconds))).err()
+        };
+        assert_eq!(judged(false, 60), None);
+        assert_eq!(judged(false, 61), Some("stands still"));
+        assert_eq!(judged(true, 61), None);
+        assert_eq!(judged(true, 300), None);
+        assert_eq!(
+            judged(true, 301),
+            Some("has ended and its clients do not close")
+        );
+        let never = stalled(
+            MonoTime::default(),
+            false,
+            begun.plus(Duration::from_secs(9_999)),
+        );
+        assert_eq!(never, Ok(()), "it has not begun, or is made anew");
     }
 }

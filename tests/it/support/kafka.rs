@@ -53,12 +53,14 @@ impl Cluster {
     /// Starts so many brokers with these lines of `server.properties` too.
     pub(crate) fn start_with(brokers: u16, properties: &'static str) -> Option<Self> {
         bootstrap()?;
-        Some(Self::start_at(
-            free_ports(brokers * 2),
-            brokers,
-            None,
-            properties,
-        ))
+        // The ports were free a moment ago: another test may have taken one meanwhile.
+        for _ in 0..3 {
+            match Self::try_start_at(free_ports(brokers * 2), brokers, None, properties) {
+                Err(error) if error.contains("Address already in use") => {}
+                started => return Some(started.unwrap_or_else(|error| panic!("{error}"))),
+            }
+        }
+        panic!("no {brokers} brokers in three tries: their ports were taken each time");
     }
 
     /// Starts so many brokers at these ports; with `proxied` they can also be reached through proxies from that port on.
@@ -68,6 +70,16 @@ impl Cluster {
         proxied: Option<u16>,
         properties: &'static str,
     ) -> Self {
+        Self::try_start_at(port, brokers, proxied, properties)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_start_at(
+        port: u16,
+        brokers: u16,
+        proxied: Option<u16>,
+        properties: &'static str,
+    ) -> Result<Self, String> {
         let mut cluster = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             port,
@@ -75,11 +87,16 @@ impl Cluster {
             address: String::new(),
             properties,
         };
-        cluster.address = cluster.script(&["up", "--brokers", &brokers.to_string()]);
-        cluster
+        cluster.address = cluster.try_script(&["up", "--brokers", &brokers.to_string()])?;
+        Ok(cluster)
     }
 
     fn script(&self, arguments: &[&str]) -> String {
+        self.try_script(arguments)
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn try_script(&self, arguments: &[&str]) -> Result<String, String> {
         let proxied = self.proxied.map(|port| port.to_string());
         let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka"))
             .args(arguments)
@@ -91,15 +108,12 @@ impl Cluster {
             .env("RINGFENCE_KAFKA_PROPERTIES", self.properties)
             .output()
             .expect("scripts/kafka starts");
-        assert!(
-            output.status.success(),
-            "scripts/kafka {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout)
-            .expect("an address is text")
-            .trim()
-            .to_owned()
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("scripts/kafka {arguments:?}: {said}"));
+        }
+        let address = String::from_utf8(output.stdout).expect("an address is text");
+        Ok(address.trim().to_owned())
     }
 
     /// The brokers to connect to.
