@@ -1,5 +1,7 @@
 //! Ringfence's codec beside the plain way, in absolute figures (criterion); `scripts/bench` has the ratio.
 
+#[path = "support/allocator.rs"]
+mod allocator;
 mod support;
 
 use std::hint::black_box;

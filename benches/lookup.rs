@@ -1,6 +1,8 @@
 //! Lookups beside the plain baseline, rstar + geo (`Intersects`): uniform points over tessellations of zones with 64
 //! vertices, batches of 256 (DESIGN 12, "lookups/s per core"). One iteration answers the same 4,096 points both ways.
 
+#[path = "support/allocator.rs"]
+mod allocator;
 mod support;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

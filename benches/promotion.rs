@@ -1,6 +1,8 @@
 //! The promotion of one changed zone beside the full rebuild, at several zone counts (DESIGN 12, "one-zone promotion"). The
 //! plain engine merges its trees now and then: its cost is the mean over many promotions in a row, merges included.
 
+#[path = "support/allocator.rs"]
+mod allocator;
 mod support;
 
 use std::hint::black_box;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use ringfence::config::Config;
 use ringfence::run::{Handle, run};
 
+use crate::job::{Job, PER_EDGE};
 use crate::support::measure::{self, Cost, Row, Spread, Target};
-use crate::{Job, PER_EDGE, in_child, support, topics};
+use crate::{in_child, support, topics};
 
 /// In the child: how long the daemon takes until it is ready.
 pub(crate) fn to_ready(job: &Job) -> Cost {

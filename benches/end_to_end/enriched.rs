@@ -11,13 +11,14 @@ use ringfence::codec::telemetry::{FieldRules, Fields};
 use ringfence::gate::{Degraded, Epoch, Snapshot};
 use ringfence::index::{Hits, Query};
 use ringfence::kafka::worker::{ExactlyOnce, StartAt, Worker, WorkerSettings, WorkerWindow};
-use ringfence::pipeline::{AtRules, MatchMode, PipelineConfig, View, Zones};
+use ringfence::pipeline::{AtRules, Counters, MatchMode, PipelineConfig, View, Zones};
 use ringfence::shutdown::Shutdown;
 use ringfence::time::EventTime;
 use ringfence::zone::Zone;
 
+use crate::job::{COMMIT_EVERY, Job, PER_EDGE, SIDE, workers};
 use crate::support::measure::{self, Cost};
-use crate::{COMMIT_EVERY, Job, PER_EDGE, SIDE, support, topics};
+use crate::{support, topics};
 
 /// The default.
 fn event_time() -> MatchMode {
@@ -120,29 +121,46 @@ pub(crate) fn drain(job: &Job, ways: Ways) -> Cost {
         static_member: None,
         drain_timeout: Duration::from_secs(10),
     };
-    let window = Arc::new(WorkerWindow::default());
+    let windows: Vec<_> = (0..workers())
+        .map(|_| Arc::new(WorkerWindow::default()))
+        .collect();
     let cpu = measure::cpu_time();
-    let worker = Worker::new(
-        &job.settings(),
-        settings,
-        pipeline,
-        {
+    let workers: Vec<_> = windows
+        .iter()
+        .enumerate()
+        .map(|(number, window)| {
             let watched = Arc::clone(&watched);
-            move || Arc::clone(&watched)
-        },
-        Arc::new(GuardedTime::default()),
-        Arc::clone(&window),
-    )
-    .expect("the settings are right");
+            Worker::new(
+                &job.settings(),
+                settings.for_worker(number),
+                pipeline.clone(),
+                move || Arc::clone(&watched),
+                Arc::new(GuardedTime::default()),
+                Arc::clone(window),
+            )
+            .expect("the settings are right")
+        })
+        .collect();
     let shutdown = Shutdown::new();
     let stopped = AtomicBool::new(false);
+    let counted = |of: fn(&Counters) -> u64| -> u64 {
+        windows
+            .iter()
+            .map(|window| of(&window.seen().counters))
+            .sum()
+    };
     std::thread::scope(|scope| {
-        let turning = scope.spawn(|| {
-            let ended = worker.run(&shutdown);
-            stopped.store(true, Ordering::Release);
-            ended
-        });
-        while window.seen().counters.enriched < job.events as u64 {
+        let turning: Vec<_> = workers
+            .into_iter()
+            .map(|worker| {
+                scope.spawn(|| {
+                    let ended = worker.run(&shutdown);
+                    stopped.store(true, Ordering::Release);
+                    ended
+                })
+            })
+            .collect();
+        while counted(|counters| counters.enriched) < job.events as u64 {
             assert!(!stopped.load(Ordering::Acquire), "the worker goes on");
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -158,15 +176,13 @@ pub(crate) fn drain(job: &Job, ways: Ways) -> Cost {
             wall: begun.elapsed().as_secs_f64(),
             cpu: measure::cpu_time() - cpu,
         };
-        let counters = window.seen().counters;
-        assert_eq!(
-            counters.flagged.iter().sum::<u64>(),
-            0,
-            "every event is settled: {counters:?}"
-        );
+        let flagged = counted(|counters| counters.flagged.iter().sum());
+        assert_eq!(flagged, 0, "every event is settled");
         shutdown.request();
-        let ended = turning.join().expect("the worker does not panic");
-        ended.expect("the worker drains");
+        for worker in turning {
+            let ended = worker.join().expect("the worker does not panic");
+            ended.expect("the worker drains");
+        }
         cost
     })
 }

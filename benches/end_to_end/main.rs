@@ -7,99 +7,40 @@
     reason = "a benchmark reads the clock and paces its load"
 )]
 
+#[path = "../support/allocator.rs"]
+mod allocator;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod bootstrap;
+mod daemon;
 mod enriched;
+mod job;
 mod pass_through;
-mod plain;
 mod topics;
 
-use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use enriched::Ways;
+use job::Job;
 use ringfence::codec::headers::HeaderForm;
-use ringfence::kafka::client::Settings;
-use serde_json::{Value, json};
 use support::measure::{self, Cost, Row, Spread, Target};
 
-/// Zones a side: 10,000 zones.
-const SIDE: usize = 100;
-/// Points a side of a zone: 64 vertices.
-const PER_EDGE: usize = 16;
-const WAYS: [&str; 7] = [
+const WAYS: [&str; 9] = [
     "pass-through",
     "enriched",
     "latest",
     "without-headers",
     "one-header",
-    "plain",
+    PLAIN,
     "exactly-once",
+    "daemon",
+    "daemon-changing",
 ];
-/// `delivery.commit_ms`, of all ways.
-const COMMIT_EVERY: Duration = Duration::from_millis(100);
+/// The way that is a program of its own.
+const PLAIN: &str = "plain";
 /// What `RINGFENCE_BENCH_ONLY` may name beside the ways.
 const BOOTSTRAP: &str = "bootstrap";
-
-/// What one process is to do.
-#[derive(Clone, Debug)]
-struct Job {
-    bootstrap: String,
-    from: String,
-    to: String,
-    group: String,
-    events: usize,
-}
-
-impl Job {
-    /// The clients' settings, the same for all ways: the defaults, and what `RINGFENCE_BENCH_SET` says beside them, as
-    /// `producer.linger.ms=5,consumer.fetch.max.bytes=1000000`.
-    fn settings(&self) -> Settings {
-        let mut settings = Settings::new(&self.bootstrap, &self.group);
-        let all = std::env::var("RINGFENCE_BENCH_SET").unwrap_or_default();
-        for one in all.split(',').filter(|one| !one.is_empty()) {
-            let (key, value) = one.split_once('=').expect("`KEY=VALUE`");
-            let (of, name) = key
-                .split_once('.')
-                .expect("`producer.NAME` or `consumer.NAME`");
-            let properties = match of {
-                "producer" => &mut settings.producer,
-                "consumer" => &mut settings.consumer,
-                other => {
-                    panic!("RINGFENCE_BENCH_SET: `{other}` is neither `producer` nor `consumer`")
-                }
-            };
-            properties.insert(name.to_owned(), value.to_owned());
-        }
-        settings
-    }
-
-    fn into_arguments(self) -> [String; 5] {
-        [
-            self.bootstrap,
-            self.from,
-            self.to,
-            self.group,
-            self.events.to_string(),
-        ]
-    }
-
-    fn from_arguments(arguments: &[String]) -> Option<Self> {
-        let [bootstrap, from, to, group, events] = arguments else {
-            return None;
-        };
-        Some(Self {
-            bootstrap: bootstrap.clone(),
-            from: from.clone(),
-            to: to.clone(),
-            group: group.clone(),
-            events: events.parse().ok()?,
-        })
-    }
-}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -137,12 +78,11 @@ fn main() {
                     },
                 )
             }
-            "plain" => plain::drain(&job),
+            "daemon" | "daemon-changing" => daemon::drain(&job),
             BOOTSTRAP => bootstrap::to_ready(&job),
             other => panic!("unknown way `{other}`"),
         };
-        let line = json!({"wall": cost.wall, "cpu": cost.cpu});
-        writeln!(std::io::stdout(), "{line}").expect("the parent reads");
+        job::tell(cost);
         return;
     }
     let Ok(bootstrap) = std::env::var("RINGFENCE_BENCH_KAFKA") else {
@@ -164,7 +104,11 @@ fn is_wanted(way: &str) -> bool {
 
 /// Runs one job in a process of its own.
 fn in_child(way: &str, job: Job) -> Cost {
-    let program = std::env::current_exe().expect("this program has a path");
+    let program = if way == PLAIN {
+        plain_build()
+    } else {
+        std::env::current_exe().expect("this program has a path")
+    };
     let output = Command::new(program)
         .arg(way)
         .args(job.into_arguments())
@@ -172,11 +116,27 @@ fn in_child(way: &str, job: Job) -> Cost {
         .output()
         .expect("the child starts");
     assert!(output.status.success(), "{way} failed");
-    let cost: Value = serde_json::from_slice(&output.stdout).expect("the child reports its cost");
-    Cost {
-        wall: cost["wall"].as_f64().expect("a number"),
-        cpu: cost["cpu"].as_f64().expect("a number"),
-    }
+    job::told(&output.stdout)
+}
+
+/// The program of the plain build: the newest one of its name beside this one.
+fn plain_build() -> std::path::PathBuf {
+    let this = std::env::current_exe().expect("this program has a path");
+    let folder = this.parent().expect("a program is in a folder");
+    let programs = std::fs::read_dir(folder).expect("our own folder can be read");
+    programs
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with("plain_build-") && !name.contains('.')
+        })
+        .max_by_key(|entry| {
+            let written = entry.metadata().and_then(|meta| meta.modified());
+            written.expect("a file has a time")
+        })
+        .map(|entry| entry.path())
+        .expect("build it first: `cargo bench --no-run --bench plain_build`")
 }
 
 fn rounds(bootstrap: &str, run: u32) {
@@ -192,6 +152,9 @@ fn rounds(bootstrap: &str, run: u32) {
     let from = format!("bench-telemetry-{run}");
     let admin = topics::admin(bootstrap);
     topics::create(&admin, &from, 8, &[]);
+    // Before the events, which are of the time from here on.
+    let zones = daemon::zones_topic(&from);
+    daemon::fill(bootstrap, &admin, &zones);
     let bytes = topics::fill(bootstrap, &from, events);
     measure::say(&format!(
         "  {events} records of {} B on average in 8 partitions",
@@ -210,7 +173,11 @@ fn rounds(bootstrap: &str, run: u32) {
                 group: to.clone(),
                 events,
             };
-            let cost = in_child(way, job);
+            let cost = if *way == "daemon-changing" {
+                daemon::while_changing(bootstrap, &zones, || in_child(way, job))
+            } else {
+                in_child(way, job)
+            };
             let written = topics::count(bootstrap, &admin, &to);
             assert_eq!(written, events, "{way} wrote each event once");
             topics::delete(&admin, &to);
@@ -224,6 +191,7 @@ fn rounds(bootstrap: &str, run: u32) {
         }
     }
     topics::delete(&admin, &from);
+    topics::delete(&admin, &zones);
     report(&costs);
 }
 
@@ -263,6 +231,8 @@ fn report(costs: &[Vec<Cost>; WAYS.len()]) {
         one_header,
         plain,
         exactly_once,
+        daemon,
+        changing,
     ] = costs;
     let faster: fn(&Cost, &Cost) -> f64 = |ours, baseline| baseline.wall / ours.wall;
     let dearer: fn(&Cost, &Cost) -> f64 = |ours, baseline| ours.cpu / baseline.cpu;
@@ -330,6 +300,27 @@ fn report(costs: &[Vec<Cost>; WAYS.len()]) {
             baseline: enriched,
             ratio: faster,
             target: Target::AtLeast(0.70, 0.95),
+        },
+        Comparison {
+            what: "CPU per event: the whole daemon, 100 zone changes/s ÷ none",
+            ours: changing,
+            baseline: daemon,
+            ratio: dearer,
+            target: Target::None,
+        },
+        Comparison {
+            what: "throughput: the whole daemon, 100 zone changes/s ÷ none",
+            ours: changing,
+            baseline: daemon,
+            ratio: faster,
+            target: Target::None,
+        },
+        Comparison {
+            what: "throughput: the whole daemon, 100 zone changes/s ÷ pass-through",
+            ours: changing,
+            baseline: pass_through,
+            ratio: faster,
+            target: Target::AtLeast(0.70, 0.92),
         },
     ];
     for row in rows {

@@ -1,6 +1,8 @@
 //! The worker's Kafka code with nothing between consuming and producing: the same member, queue, batches, producer,
 //! acknowledgements and commits as in `kafka::worker`, the records as they came.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringfence::clock::Clock;
@@ -11,8 +13,8 @@ use ringfence::partition::{Offset, PartitionId, RecordPosition};
 use ringfence::pipeline::{AckResult, Limits, Output, Sink as _, Token};
 use ringfence::telemetry::HeaderRef;
 
+use crate::job::{COMMIT_EVERY, Job, workers};
 use crate::support::measure::{self, Cost};
-use crate::{COMMIT_EVERY, Job};
 
 /// As in the worker.
 const BATCH: usize = 256;
@@ -29,53 +31,66 @@ pub(crate) fn drain(job: &Job) -> Cost {
     let kafka = job.settings();
     let mut producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
     cap_batches(&mut producer, 1_048_588);
-    let mut loops = Loop {
-        outbox: Outbox::new(&producer, &job.to, None).expect("the settings are right"),
-        member: Member::join(&kafka, &job.from, BATCH, CommitBy::Interval(COMMIT_EVERY))
-            .expect("the settings are right"),
-        next: vec![None; 64],
-        in_flight: 0,
-        done: 0,
-        begun: None,
-    };
-    let (mut stored_at, mut published_at) = (Clock::mono(), Clock::mono());
-    loop {
-        loops.answer();
-        loops.take_acks();
-        loops.pass(limits.in_flight_max);
-        let now = Clock::mono();
-        if now.since(stored_at) >= STORE_EVERY {
-            stored_at = now;
-            loops.store();
+    let all = All::default();
+    let loops: Vec<_> = (0..workers())
+        .map(|_| Loop {
+            outbox: Outbox::new(&producer, &job.to, None).expect("the settings are right"),
+            member: Member::join(&kafka, &job.from, BATCH, CommitBy::Interval(COMMIT_EVERY))
+                .expect("the settings are right"),
+            next: vec![None; 64],
+            in_flight: 0,
+            all: &all,
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for one in loops {
+            scope.spawn(move || one.run(limits.in_flight_max, job.events));
         }
-        if now.since(published_at) >= PUBLISH_EVERY {
-            published_at = now;
-            if loops.done >= job.events {
-                break;
-            }
-        }
-    }
+    });
+    let begun = all.begun.get().expect("records were read");
     Cost {
-        wall: loops
-            .begun
-            .expect("records were read")
-            .elapsed()
-            .as_secs_f64(),
+        wall: begun.elapsed().as_secs_f64(),
         cpu: measure::cpu_time() - cpu,
     }
 }
 
-struct Loop {
+/// What the workers do together.
+#[derive(Default)]
+struct All {
+    begun: OnceLock<Instant>,
+    done: AtomicUsize,
+}
+
+struct Loop<'a> {
     outbox: Outbox,
     member: Member,
     /// The offset to commit next, by partition.
     next: Vec<Option<Offset>>,
     in_flight: usize,
-    done: usize,
-    begun: Option<Instant>,
+    all: &'a All,
 }
 
-impl Loop {
+impl Loop<'_> {
+    fn run(mut self, in_flight_max: usize, events: usize) {
+        let (mut stored_at, mut published_at) = (Clock::mono(), Clock::mono());
+        loop {
+            self.answer();
+            self.take_acks();
+            self.pass(in_flight_max);
+            let now = Clock::mono();
+            if now.since(stored_at) >= STORE_EVERY {
+                stored_at = now;
+                self.store();
+            }
+            if now.since(published_at) >= PUBLISH_EVERY {
+                published_at = now;
+                if self.all.done.load(Ordering::Relaxed) >= events {
+                    break;
+                }
+            }
+        }
+    }
+
     fn answer(&mut self) {
         let mut events = Vec::new();
         self.member.poll(&mut events).expect("the group is served");
@@ -86,12 +101,21 @@ impl Loop {
                         partitions.iter().map(|id| (*id, Start::LogStart)).collect();
                     self.member.assign(&starts).expect("assigned");
                 }
-                other => panic!("alone in its group: {other:?}"),
+                GroupEvent::Revoked(partitions) | GroupEvent::Lost(partitions) => {
+                    while self.in_flight > 0 {
+                        self.take_acks();
+                        std::thread::park_timeout(Duration::from_millis(1));
+                    }
+                    let commits = self.commits();
+                    self.member.commit(&commits).expect("committed");
+                    self.member.unassign(&partitions).expect("given back");
+                }
             }
         }
     }
 
     fn take_acks(&mut self) {
+        let before = self.in_flight;
         while let Some((token, result)) = self.outbox.ack() {
             assert_eq!(result, AckResult::Delivered);
             let raw = token.into_raw();
@@ -99,8 +123,10 @@ impl Loop {
             self.next[raw >> OFFSET_BITS] =
                 Some(Offset((raw & ((1 << OFFSET_BITS) - 1)) as i64 + 1));
             self.in_flight -= 1;
-            self.done += 1;
         }
+        self.all
+            .done
+            .fetch_add(before - self.in_flight, Ordering::Relaxed);
     }
 
     fn pass(&mut self, in_flight_max: usize) {
@@ -113,7 +139,7 @@ impl Loop {
         if batch.is_empty() {
             return;
         }
-        self.begun.get_or_insert_with(Instant::now);
+        self.all.begun.get_or_init(Instant::now);
         let mut headers: Vec<HeaderRef<'_>> = Vec::new();
         for message in batch.messages() {
             assert!(message.error().is_none(), "{:?}", message.error());
@@ -134,13 +160,17 @@ impl Loop {
         }
     }
 
-    fn store(&mut self) {
-        let commits: Vec<_> = self
-            .next
+    /// What was acknowledged since the last call.
+    fn commits(&mut self) -> Vec<(PartitionId, Offset)> {
+        self.next
             .iter_mut()
             .enumerate()
             .filter_map(|(id, next)| Some((PartitionId(id as i32), next.take()?)))
-            .collect();
+            .collect()
+    }
+
+    fn store(&mut self) {
+        let commits = self.commits();
         self.member.store(&commits).expect("offsets are stored");
     }
 }

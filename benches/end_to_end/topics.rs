@@ -99,13 +99,14 @@ fn take_receipts(writer: &TopicWriter) {
     }
 }
 
-/// Writes events of ten thousand vehicles at uniform places, at about the time of writing; gives the bytes of their values.
+/// Writes events of ten thousand vehicles at uniform places, of the second from now on, each written after its time; gives
+/// the bytes of their values.
 pub(crate) fn fill(bootstrap: &str, topic: &str, events: usize) -> usize {
     let mut places = Seeded::new(3);
-    let begun = Clock::wall().millis() - 60_000;
+    let begun = Clock::wall().millis();
     let record = |number: usize| {
         let mut value = String::new();
-        let time = EventTime::clamped(begun + number as i64 / 100);
+        let time = EventTime::clamped(begun + number as i64 / 1_000);
         support::event(number, time, &mut places, &mut value);
         (support::vehicle(number), value)
     };

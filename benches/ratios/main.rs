@@ -8,6 +8,8 @@
     reason = "a benchmark reads the clock and paces its load"
 )]
 
+#[path = "../support/allocator.rs"]
+mod allocator;
 #[path = "../support/mod.rs"]
 mod support;
 

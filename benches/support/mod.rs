@@ -19,10 +19,6 @@ use ringfence::partition::RecordPosition;
 use ringfence::time::EventTime;
 use ringfence::zone::{DecodedChange, StagedChange, Zone, ZoneChange, ZoneId};
 
-/// As in the program; the plain baselines have it too.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Forgets no history.
 pub const RULES: BuildRules = BuildRules {
     history_bytes_max: usize::MAX,

@@ -146,10 +146,14 @@ impl Once {
 
     /// Waits until all that was written is there, then asserts that each source is, once.
     fn assert_each_once(&self) {
+        self.assert_each_once_within(PATIENCE);
+    }
+
+    fn assert_each_once_within(&self, patience: Duration) {
         let expected: BTreeMap<i32, Vec<i64>> = (0..2)
             .map(|partition| (partition, (0..(self.written as i64 / 2)).collect()))
             .collect();
-        let seen = eventually("all output is committed", PATIENCE, || {
+        let seen = eventually("all output is committed", patience, || {
             let seen = self.sources();
             (seen.values().map(Vec::len).sum::<usize>() >= self.written).then_some(seen)
         });

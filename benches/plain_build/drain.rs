@@ -12,9 +12,10 @@ use ringfence::kafka::client::CommitBy;
 use ringfence::pipeline::Limits;
 use serde_json::Value;
 
+use crate::job::{COMMIT_EVERY, Job, PER_EDGE, SIDE};
+use crate::support;
 use crate::support::measure::{self, Cost};
 use crate::support::plain::Geo;
-use crate::{COMMIT_EVERY, Job, PER_EDGE, SIDE, support};
 
 pub(crate) fn drain(job: &Job) -> Cost {
     let zones = Geo::new(support::polygons(SIDE, PER_EDGE));

@@ -1,0 +1,124 @@
+//! The daemon as `ringfence run` starts it, zones side, gate and HTTP included, over ten thousand zones from their topic;
+//! and the same while zones change.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ringfence::config::{Config, LogEnd};
+use ringfence::kafka::admin::{Admin, End};
+use ringfence::kafka::client::Settings;
+use ringfence::kafka::writer::{Outgoing, TopicWriter};
+use ringfence::run::{Handle, run};
+
+use crate::job::{Job, PER_EDGE, SIDE};
+use crate::support::measure::{self, Cost};
+use crate::{support, topics};
+
+/// Between two looks at the output topic's end.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Between two changes.
+const CHANGE_EVERY: Duration = Duration::from_millis(10);
+
+/// The zones topic beside a telemetry topic.
+pub(crate) fn zones_topic(telemetry: &str) -> String {
+    format!("{telemetry}-zones")
+}
+
+/// Writes the zones.
+pub(crate) fn fill(bootstrap: &str, admin: &Admin, topic: &str) {
+    let properties = [("message.timestamp.type", "LogAppendTime")];
+    topics::create(admin, topic, 4, &properties);
+    topics::write(bootstrap, topic, (0..SIDE * SIDE).map(|n| zone(n, n)));
+}
+
+/// The record of zone `number` at the place of cell `place`.
+fn zone(number: usize, place: usize) -> (String, String) {
+    let mut value = String::new();
+    support::feature_of(number, &support::cell(SIDE, place, PER_EDGE), &mut value);
+    (support::zone_id(number), value)
+}
+
+/// In the child. From the first output on: what came before is joining, reading the zones, and the first fetch.
+pub(crate) fn drain(job: &Job) -> Cost {
+    let mut config = Config::defaults();
+    config.kafka.set_common("bootstrap.servers", &job.bootstrap);
+    config.kafka.set_common("group.id", &job.group);
+    config.http.listen = "127.0.0.1:0".to_owned();
+    config.zones.topic = zones_topic(&job.from);
+    config.telemetry.topic = job.from.clone();
+    config.telemetry.start = LogEnd::Earliest;
+    config.enriched.topic = job.to.clone();
+    config.dead_letter.topic = None;
+    let handle = Handle::new();
+    let running = handle.clone();
+    let daemon = std::thread::spawn(move || run(&config, &running));
+    let admin = topics::admin(&job.bootstrap);
+    let mut first: Option<(Instant, f64, usize)> = None;
+    let cost = loop {
+        assert!(!daemon.is_finished(), "{:?}", daemon.join());
+        std::thread::sleep(LOOK_EVERY);
+        let written = written(&admin, &job.to);
+        match first {
+            None if written > 0 => first = Some((Instant::now(), measure::cpu_time(), written)),
+            Some((begun, cpu, before)) if written >= job.events => {
+                // As if all events had been counted.
+                let all = job.events as f64 / (job.events - before).max(1) as f64;
+                break Cost {
+                    wall: begun.elapsed().as_secs_f64() * all,
+                    cpu: (measure::cpu_time() - cpu) * all,
+                };
+            }
+            _ => {}
+        }
+    };
+    handle.stop();
+    let ended = daemon.join().expect("the daemon does not panic");
+    ended.expect("the daemon drains");
+    cost
+}
+
+fn written(admin: &Admin, topic: &str) -> usize {
+    let partitions = admin.existing(topic).expect("the topic exists").ids();
+    let ends = admin
+        .offsets(topic, &partitions, End::Log)
+        .expect("the broker answers");
+    ends.iter().map(|(_, range)| range.to.0 as usize).sum()
+}
+
+/// Moves a zone to its neighbour's place and back, a hundred times a second, while `work` is done.
+pub(crate) fn while_changing<T>(bootstrap: &str, topic: &str, work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let settings = Settings::new(bootstrap, "bench");
+            let writer = TopicWriter::new(&settings).expect("the settings are right");
+            let (begun, mut changes) = (Instant::now(), 0);
+            while !done.load(Ordering::Acquire) {
+                let number = changes * 7_919 % (SIDE * SIDE);
+                let place = (number + changes / (SIDE * SIDE) % 2) % (SIDE * SIDE);
+                let (key, value) = zone(number, place);
+                let record = Outgoing {
+                    topic,
+                    key: Some(key.as_bytes()),
+                    value: Some(value.as_bytes()),
+                    ..Outgoing::default()
+                };
+                assert!(writer.send(&record, changes).expect("the record is taken"));
+                changes += 1;
+                for receipt in writer.receipts() {
+                    receipt.outcome.expect("the change is written");
+                }
+                if let Some(early) = (CHANGE_EVERY * changes as u32).checked_sub(begun.elapsed()) {
+                    std::thread::sleep(early);
+                }
+            }
+            measure::say(&format!(
+                "  {:.0} zone changes/s",
+                changes as f64 / begun.elapsed().as_secs_f64()
+            ));
+        });
+        let result = work();
+        done.store(true, Ordering::Release);
+        result
+    })
+}

@@ -1,0 +1,94 @@
+//! What a process of a run is told and tells, and what all ways have in common.
+
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use ringfence::kafka::client::Settings;
+use serde_json::{Value, json};
+
+use crate::support::measure::Cost;
+
+/// Zones a side: 10,000 zones.
+pub(crate) const SIDE: usize = 100;
+/// Points a side of a zone: 64 vertices.
+pub(crate) const PER_EDGE: usize = 16;
+/// `delivery.commit_ms`, of all ways.
+pub(crate) const COMMIT_EVERY: Duration = Duration::from_millis(100);
+
+/// `workers.count` of the daemon as it comes: the cores.
+pub(crate) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// What one process is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) bootstrap: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) group: String,
+    pub(crate) events: usize,
+}
+
+impl Job {
+    /// The clients' settings, the same for all ways: the defaults, and what `RINGFENCE_BENCH_SET` says beside them, as
+    /// `producer.linger.ms=5,consumer.fetch.max.bytes=1000000`.
+    pub(crate) fn settings(&self) -> Settings {
+        let mut settings = Settings::new(&self.bootstrap, &self.group);
+        let all = std::env::var("RINGFENCE_BENCH_SET").unwrap_or_default();
+        for one in all.split(',').filter(|one| !one.is_empty()) {
+            let (key, value) = one.split_once('=').expect("`KEY=VALUE`");
+            let (of, name) = key
+                .split_once('.')
+                .expect("`producer.NAME` or `consumer.NAME`");
+            let properties = match of {
+                "producer" => &mut settings.producer,
+                "consumer" => &mut settings.consumer,
+                other => {
+                    panic!("RINGFENCE_BENCH_SET: `{other}` is neither `producer` nor `consumer`")
+                }
+            };
+            properties.insert(name.to_owned(), value.to_owned());
+        }
+        settings
+    }
+
+    pub(crate) fn into_arguments(self) -> [String; 5] {
+        [
+            self.bootstrap,
+            self.from,
+            self.to,
+            self.group,
+            self.events.to_string(),
+        ]
+    }
+
+    pub(crate) fn from_arguments(arguments: &[String]) -> Option<Self> {
+        let [bootstrap, from, to, group, events] = arguments else {
+            return None;
+        };
+        Some(Self {
+            bootstrap: bootstrap.clone(),
+            from: from.clone(),
+            to: to.clone(),
+            group: group.clone(),
+            events: events.parse().ok()?,
+        })
+    }
+}
+
+/// Tells the parent.
+pub(crate) fn tell(cost: Cost) {
+    let line = json!({"wall": cost.wall, "cpu": cost.cpu});
+    writeln!(std::io::stdout(), "{line}").expect("the parent reads");
+}
+
+/// What a child told.
+pub(crate) fn told(stdout: &[u8]) -> Cost {
+    let cost: Value = serde_json::from_slice(stdout).expect("the child reports its cost");
+    Cost {
+        wall: cost["wall"].as_f64().expect("a number"),
+        cpu: cost["cpu"].as_f64().expect("a number"),
+    }
+}

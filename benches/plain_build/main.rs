@@ -1,0 +1,25 @@
+//! The plain build that `end_to_end` is held against, as a program of its own: what is linked into it, its allocator too,
+//! is what its user would have. Started by `end_to_end`; alone it does nothing.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark reads the clock and paces its load"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod drain;
+#[path = "../end_to_end/job.rs"]
+#[expect(dead_code, reason = "it uses a part")]
+mod job;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.split_first() {
+        Some((_, rest)) if let Some(job) = job::Job::from_arguments(rest) => {
+            job::tell(drain::drain(&job));
+        }
+        _ => support::measure::say("plain_build: skipped, `end_to_end` starts it"),
+    }
+}
