@@ -57,7 +57,10 @@ pub(crate) fn drain(job: &Job) -> Cost {
     let cost = loop {
         assert!(!daemon.is_finished(), "{:?}", daemon.join());
         std::thread::sleep(LOOK_EVERY);
-        let written = written(&admin, &job.to);
+        // A topic this young may have no leader yet.
+        let Some(written) = written(&admin, &job.to) else {
+            continue;
+        };
         match first {
             None if written > 0 => first = Some((Instant::now(), measure::cpu_time(), written)),
             Some((begun, cpu, before)) if written >= job.events => {
@@ -77,12 +80,10 @@ pub(crate) fn drain(job: &Job) -> Cost {
     cost
 }
 
-fn written(admin: &Admin, topic: &str) -> usize {
-    let partitions = admin.existing(topic).expect("the topic exists").ids();
-    let ends = admin
-        .offsets(topic, &partitions, End::Log)
-        .expect("the broker answers");
-    ends.iter().map(|(_, range)| range.to.0 as usize).sum()
+fn written(admin: &Admin, topic: &str) -> Option<usize> {
+    let partitions = admin.existing(topic).ok()?.ids();
+    let ends = admin.offsets(topic, &partitions, End::Log).ok()?;
+    Some(ends.iter().map(|(_, range)| range.to.0 as usize).sum())
 }
 
 /// Moves a zone to its neighbour's place and back, a hundred times a second, while `work` is done.
