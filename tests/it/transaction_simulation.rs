@@ -22,7 +22,7 @@ use crate::support::worker::{config, event};
 use crate::support::zones::{PlainZones, t};
 
 const START: i64 = 1_700_000_000_000;
-const STEPS: usize = 4_000;
+const STEPS: usize = 2_000;
 const PARTITIONS: i32 = 3;
 const IN_FLIGHT_MAX: usize = 60;
 const INTERVAL: Duration = Duration::from_millis(100);
