@@ -30,7 +30,7 @@ use crate::partition::{Offset, PartitionId};
 use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
 pub use describe::{DescribedTopic, Operation};
-pub use produce::{Headers, Produced, ProducerTopic, ReportingProducer, Reports, ServedBy};
+pub use produce::{Headers, Produced, ProducerTopic, ReportingProducer, Reports, flush};
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 

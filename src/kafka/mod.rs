@@ -4,6 +4,7 @@
 //! translates. Offsets are "the next one to read" from here inwards; rdkafka's own words differ and stay here.
 
 pub mod admin;
+mod calls;
 pub mod client;
 pub mod ends;
 pub mod ffi;

@@ -1,7 +1,6 @@
 //! The producer of a worker: records go in with their tokens, acknowledgements come back through a bounded queue.
 //!
-//! Delivery reports are taken by the worker's thread itself, those of one answer of a broker at once; within transactions
-//! by a thread of the producer's own, as their abort waits for it.
+//! Delivery reports are taken by the worker's thread itself, those of one answer of a broker at once.
 //!
 //! Order beyond a refused batch (I8) rests on two things: `enable.gapless.guarantee` lets the client give up at the gap
 //! instead of numbering what follows anew, and the broker refuses what is under way already, as its sequence number does
@@ -19,12 +18,11 @@ use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
 
 use super::EdgeError;
 use super::client::{Logged, create};
-use super::ffi::{
-    Headers, MessageRef, Produced, ProducerTopic, ReportingProducer, Reports, ServedBy,
-};
+use super::ffi::{Headers, MessageRef, Produced, ProducerTopic, ReportingProducer, Reports, flush};
 use crate::clock::Clock;
 use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token};
 use crate::partition::PartitionId;
+use crate::pipeline::transaction::NextOutputs;
 use crate::pipeline::{AckResult, Refusal, Sink};
 use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
@@ -186,13 +184,27 @@ fn not_taken(code: RDKafkaErrorCode, sending: SendMode) -> AckResult {
     }
 }
 
-/// A record in a lane that is not open yet.
+/// A record that cannot be sent yet: in a lane that is not open, or of the next transaction.
 struct Waiting {
-    token: Token,
+    to: To,
+    partition: Option<PartitionId>,
     key: Option<Box<[u8]>>,
     value: Option<Box<[u8]>>,
-    timestamp: Option<EventTime>,
+    timestamp: Option<i64>,
     headers: Option<Headers>,
+}
+
+impl Waiting {
+    fn new(to: To, record: &Produced<'_>, headers: Option<Headers>) -> Self {
+        Self {
+            to,
+            partition: record.partition,
+            key: record.key.map(Box::from),
+            value: record.value.map(Box::from),
+            timestamp: record.timestamp,
+            headers,
+        }
+    }
 }
 
 /// The way to one partition of the enriched topic.
@@ -202,7 +214,7 @@ enum Lane {
     #[default]
     Closed,
     /// The broker does not know this producer there: its first record is under way, the others wait for its answer.
-    Opening(Token, VecDeque<Waiting>),
+    Opening(Token, VecDeque<(Token, Waiting)>),
     Open,
 }
 
@@ -248,6 +260,9 @@ pub struct Outbox {
     opening: usize,
     /// Acknowledgements that are not the client's: of what it never got.
     own_acks: VecDeque<Ack>,
+    /// Outputs of the open transaction whose acknowledgements were not taken yet.
+    unacknowledged: usize,
+    next: NextOutputs<Waiting>,
     /// The first record that the client refused to take, with why: the worker stops.
     refused: Option<EdgeError>,
 }
@@ -273,7 +288,7 @@ impl Outbox {
         };
         let undelivered = FirstUndelivered::default();
         Ok(Self {
-            way: Way::new(&batches, sending, &acks, &undelivered)?,
+            way: Way::new(&batches, &acks, &undelivered)?,
             acks,
             undelivered,
             taken: VecDeque::new(),
@@ -284,6 +299,8 @@ impl Outbox {
             lanes: Vec::new(),
             opening: 0,
             own_acks: VecDeque::new(),
+            unacknowledged: 0,
+            next: NextOutputs::default(),
             refused: None,
         })
     }
@@ -315,26 +332,55 @@ impl Outbox {
 
     fn start_again(&mut self, config: &ClientConfig) -> Result<(), EdgeError> {
         self.purge();
-        self.way = Way::new(config, self.sending, &self.acks, &self.undelivered)?;
+        self.way = Way::new(config, &self.acks, &self.undelivered)?;
         self.lanes.clear();
         self.opening = 0;
         Ok(())
     }
 
     /// The producer, for its transactions.
-    pub(super) fn producer(&self) -> &BaseProducer<Context> {
+    pub(super) fn producer(&self) -> &Arc<BaseProducer<Context>> {
         self.way.producer.base()
     }
 
-    /// Outputs that the client has and has not reported on.
-    pub(super) fn in_flight(&self) -> usize {
-        usize::try_from(self.producer().in_flight_count()).unwrap_or(0)
+    /// Outputs of the open transaction that are not acknowledged, or whose acknowledgement was not taken yet: also those of
+    /// partitions that were given back since. (Kept for transactions only.)
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.unacknowledged
+    }
+
+    /// From here on outputs wait for the next transaction: the open one has all of its own.
+    pub(super) fn fill_next(&mut self) {
+        self.next.fill();
+    }
+
+    /// Whether outputs wait for the next transaction.
+    pub(super) fn is_filling_next(&self) -> bool {
+        self.next.is_filled()
+    }
+
+    /// Sends what has waited for the transaction that is open now, as far as its ownership lasts.
+    pub(super) fn begin_next(&mut self, is_owned: impl Fn(Token) -> bool) {
+        for (token, waiting) in self.next.begin(is_owned) {
+            self.unacknowledged += 1;
+            self.send_waiting(token, waiting);
+        }
+    }
+
+    /// Gives up what waits for the next transaction.
+    pub(super) fn abort_next(&mut self) {
+        self.next.abort();
+    }
+
+    /// Takes the reports at hand from the client, which waits for that at an abort.
+    pub(super) fn serve(&mut self) {
+        self.way.producer.serve();
     }
 
     /// Waits for acknowledgements, at most so long; what lingers in the client is sent at once.
     pub(super) fn wait(&self, at_most: Duration) {
-        if self.in_flight() > 0 {
-            self.way.producer.flush(at_most);
+        if self.producer().in_flight_count() > 0 {
+            flush(self.producer(), at_most);
         } else {
             std::thread::park_timeout(at_most);
         }
@@ -343,14 +389,16 @@ impl Outbox {
     /// The next acknowledgement at hand.
     pub fn ack(&mut self) -> Option<Ack> {
         if let Some(ack) = self.own_acks.pop_front() {
+            self.unacknowledged = self.unacknowledged.saturating_sub(1);
             return Some(ack);
         }
         if self.taken.is_empty() {
             self.way.producer.serve();
-            // Two buffers in turn: neither is allocated anew, and the producer's thread is held up for a swap only.
+            // Two buffers in turn: neither is allocated anew.
             std::mem::swap(&mut self.taken, &mut self.acks.lock());
         }
         let ack = self.taken.pop_front()?;
+        self.unacknowledged = self.unacknowledged.saturating_sub(1);
         if self.opening > 0 {
             self.open_lane(ack);
         }
@@ -363,27 +411,30 @@ impl Outbox {
         let Some(place) = self.lanes.iter().position(of_first) else {
             return;
         };
-        let partition = PartitionId(i32::try_from(place).expect("a partition number"));
         let lane = std::mem::replace(&mut self.lanes[place], Lane::Open);
         self.opening -= 1;
         let Lane::Opening(_, waiting) = lane else {
             unreachable!("it was just seen");
         };
-        for one in waiting {
+        for (token, one) in waiting {
             if result == AckResult::Delivered {
-                let record = Produced {
-                    opaque: one.token.into_raw(),
-                    partition: Some(partition),
-                    key: one.key.as_deref(),
-                    value: one.value.as_deref(),
-                    timestamp: one.timestamp.map(EventTime::millis),
-                };
-                self.send(To::Enriched, &record, one.headers);
+                self.send_waiting(token, one);
             } else {
                 // The producer has given up: they must not pass the gap.
-                self.own_acks.push_back((one.token, AckResult::Abandoned));
+                self.own_acks.push_back((token, AckResult::Abandoned));
             }
         }
+    }
+
+    fn send_waiting(&mut self, token: Token, waiting: Waiting) {
+        let record = Produced {
+            opaque: token.into_raw(),
+            partition: waiting.partition,
+            key: waiting.key.as_deref(),
+            value: waiting.value.as_deref(),
+            timestamp: waiting.timestamp,
+        };
+        self.send(waiting.to, &record, waiting.headers);
     }
 
     /// Why an output could not even be queued, if one could not.
@@ -408,6 +459,17 @@ impl Outbox {
             self.lanes.resize_with(place + 1, Lane::default);
         }
         &mut self.lanes[place]
+    }
+
+    /// To the client, or to those that wait for the next transaction.
+    fn hand_over(&mut self, to: To, record: &Produced<'_>, headers: Option<Headers>) {
+        if self.next.is_filled() {
+            let token = Token::from_raw(record.opaque);
+            self.next.push(token, Waiting::new(to, record, headers));
+        } else {
+            self.unacknowledged += 1;
+            self.send(to, record, headers);
+        }
     }
 
     fn send(&mut self, to: To, record: &Produced<'_>, mut headers: Option<Headers>) {
@@ -480,7 +542,6 @@ impl Outbox {
 impl Way {
     fn new(
         config: &ClientConfig,
-        sending: SendMode,
         acks: &Acks,
         undelivered: &FirstUndelivered,
     ) -> Result<Self, EdgeError> {
@@ -490,12 +551,7 @@ impl Way {
             undelivered: undelivered.clone(),
             end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
         };
-        let by = match sending {
-            SendMode::Batches | SendMode::OneByOne => ServedBy::Caller,
-            SendMode::Transactions => ServedBy::Thread,
-        };
-        let producer = ReportingProducer::new(create(config, context)?, by)
-            .map_err(|error| EdgeError::Settings(format!("no thread for a producer: {error}")))?;
+        let producer = ReportingProducer::new(create(config, context)?);
         Ok(Self {
             enriched: None,
             dead_letter: None,
@@ -522,17 +578,19 @@ impl Sink for Outbox {
             ),
             None => headers(output.headers, std::iter::empty()),
         };
+        let record = Produced {
+            opaque: output.token.into_raw(),
+            partition: Some(output.partition),
+            key: output.key,
+            value: output.value,
+            timestamp: output.timestamp.map(EventTime::millis),
+        };
         if self.sending == SendMode::Batches {
             match self.lane(output.partition) {
                 Lane::Open => {}
                 Lane::Opening(_, waiting) => {
-                    waiting.push_back(Waiting {
-                        token: output.token,
-                        key: output.key.map(Box::from),
-                        value: output.value.map(Box::from),
-                        timestamp: output.timestamp,
-                        headers,
-                    });
+                    let output = (output.token, Waiting::new(To::Enriched, &record, headers));
+                    waiting.push_back(output);
                     return;
                 }
                 lane @ Lane::Closed => {
@@ -541,14 +599,7 @@ impl Sink for Outbox {
                 }
             }
         }
-        let record = Produced {
-            opaque: output.token.into_raw(),
-            partition: Some(output.partition),
-            key: output.key,
-            value: output.value,
-            timestamp: output.timestamp.map(EventTime::millis),
-        };
-        self.send(To::Enriched, &record, headers);
+        self.hand_over(To::Enriched, &record, headers);
     }
 
     fn dead_letter(&mut self, letter: DeadLetter<'_>) {
@@ -560,7 +611,7 @@ impl Sink for Outbox {
             value: letter.value,
             timestamp: letter.timestamp.map(EventTime::millis),
         };
-        self.send(To::DeadLetter, &record, headers(letter.headers, added));
+        self.hand_over(To::DeadLetter, &record, headers(letter.headers, added));
     }
 }
 

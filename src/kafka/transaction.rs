@@ -105,15 +105,15 @@ pub(super) fn after_abort(code: Option<RDKafkaErrorCode>) -> Option<Abort> {
 }
 
 /// One transaction call.
-pub(super) enum Call<'a> {
+pub(super) enum Call {
     Init,
     Begin,
-    Offsets(&'a TopicPartitionList, &'a ConsumerGroupMetadata),
+    Offsets(TopicPartitionList, ConsumerGroupMetadata),
     Commit,
     Abort,
 }
 
-impl Call<'_> {
+impl Call {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Init => "register the transactional producer",
@@ -178,7 +178,7 @@ mod tests {
     }
 
     /// As the worker does: the same call again while that is the cure.
-    fn patiently(producer: &TestProducer, call: &Call<'_>) -> usize {
+    fn patiently(producer: &TestProducer, call: &Call) -> usize {
         let begun = Clock::mono();
         let mut repeated = 0;
         while let Err(error) = call.make(producer) {
@@ -248,7 +248,7 @@ mod tests {
             .unwrap();
         let old = RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION;
         controls.request_errors(RDKafkaApiKey::TxnOffsetCommit, &[old]);
-        let answer = Call::Offsets(&offsets, &group).make(&producer);
+        let answer = Call::Offsets(offsets, group).make(&producer);
         assert_eq!(cure_of(answer), Cure::Abort);
         patiently(&producer, &Call::Abort);
         Call::Begin.make(&producer).unwrap();

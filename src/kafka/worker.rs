@@ -121,7 +121,8 @@ where
         let transactions = settings
             .exactly_once
             .clone()
-            .map(|once| Transactions::new(once, settings.commit_interval));
+            .map(|once| Transactions::new(once, settings.commit_interval, &outbox))
+            .transpose()?;
         Ok(Self {
             engine: Engine::new(pipeline),
             member,
@@ -169,6 +170,7 @@ where
                 break Err(error);
             }
         };
+        let ended = ended.and_then(|()| self.finish_end());
         match ended {
             Err(error) if self.transactions.is_some() => {
                 let error = self.unless_stood_still(error);
@@ -184,20 +186,17 @@ where
 
     fn turn(&mut self) -> Result<(), WorkerError> {
         let mut events = Vec::new();
-        if let Some(transactions) = &mut self.transactions {
-            events.append(&mut transactions.pending);
-        }
         let polled = self.member.poll(&mut events);
-        for event in events {
+        for event in self.group_events(events)? {
             self.answer(event)?;
         }
         polled?;
         self.take_acks()?;
         self.repair()?;
         self.beat();
-        let is_filling = self.transact()?;
+        let is_taking = self.transact()?;
         self.apply_backpressure();
-        if !is_filling {
+        if !is_taking {
             self.outbox.wait(DRAIN_TURN);
         } else if self.flow.take > 0 {
             self.ingest()?;
@@ -205,7 +204,7 @@ where
             // The member is polled, acknowledgements are taken; only nothing new comes in.
             std::thread::park_timeout(Duration::from_millis(1));
         }
-        if is_filling {
+        if is_taking {
             let snapshot = (self.load)();
             self.engine
                 .turn(&snapshot, self.time.now(), &mut self.outbox);
@@ -335,9 +334,6 @@ where
             GroupEvent::Revoked(partitions) => {
                 self.engine.revoking(&partitions);
                 self.drain(|engine| partitions.iter().all(|id| engine.in_flight(*id) == 0))?;
-                if self.transactions.is_some() {
-                    self.drain(|engine| engine.in_flight_count() == 0)?;
-                }
                 let mut commits = Vec::new();
                 self.engine.revoked(&partitions, &mut commits);
                 tracing::debug!(?commits, "commits at a revoke");
@@ -377,7 +373,8 @@ where
         }
     }
 
-    /// Takes acknowledgements until `done`, for at most `drain_timeout`.
+    /// Takes acknowledgements until `done`, for at most `drain_timeout`; within transactions until all that went into the
+    /// open one is acknowledged.
     fn drain(&mut self, done: impl Fn(&Engine<Z>) -> bool) -> Result<(), WorkerError> {
         let begun = Clock::mono();
         loop {
@@ -394,7 +391,11 @@ where
                 let snapshot = (self.load)();
                 self.engine.turn(&snapshot, now, &mut self.outbox);
             }
-            if done(&self.engine) {
+            let is_done = match &self.transactions {
+                Some(_) => self.outbox.unacknowledged() == 0,
+                None => done(&self.engine),
+            };
+            if is_done {
                 return Ok(());
             }
             if self.engine.sending() == Sending::Refused {
@@ -481,6 +482,8 @@ where
             .iter()
             .filter_map(|id| Some((*id, self.engine.committable(*id)?)))
             .collect();
+        // What waits for the next transaction is left to its partitions' next owner: that one would stay open.
+        self.outbox.abort_next();
         let committed = self.commit_and_wait(commits);
         let mut rest = Vec::new();
         self.engine.revoked(&owned, &mut rest);

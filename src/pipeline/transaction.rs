@@ -1,7 +1,8 @@
 //! When a transaction of the worker is filled, drained and committed (DESIGN 7, `exactly_once`).
 //!
 //! ```text
-//!   Idle ──first output──► Filling ──interval over──► Draining ──all acknowledged──► commit ──► Idle
+//!   Idle ──first output──► Filling ──interval over──► Draining ──all acknowledged──► Ending ──committed──► Idle
+//!                             │                          └─── outputs wait for the next one ───┘
 //!                             └────── a refusal, a fence, a lost partition ──► abort, rewind ──► (Resting) ──► Idle
 //! ```
 //!
@@ -10,6 +11,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use crate::enriched::Token;
 use crate::time::MonoTime;
 
 /// What the worker does next.
@@ -19,10 +21,11 @@ pub enum Step {
     Rest,
     /// Take records; their outputs go into the open transaction.
     Fill,
-    /// Take nothing and send nothing: what is in flight is waited for.
-    Drain,
-    /// Everything in it is acknowledged: send the offsets and commit.
-    Commit,
+    /// Take records; their outputs wait for the next transaction ([`NextOutputs`]), as the open one drains or is being
+    /// ended.
+    FillNext,
+    /// As before; and everything in the open one is acknowledged: send the offsets and commit.
+    End,
 }
 
 /// Aborts in a row, without a commit between them, after which the clients are made anew: a refused record costs two
@@ -52,6 +55,8 @@ pub struct Cycle {
     interval: Duration,
     /// Since when there is something to commit.
     filled_since: Option<MonoTime>,
+    /// The calls that end it are under way.
+    is_ending: bool,
     aborts_in_a_row: u32,
     rests_until: Option<MonoTime>,
 }
@@ -63,16 +68,22 @@ impl Cycle {
         Self {
             interval,
             filled_since: None,
+            is_ending: false,
             aborts_in_a_row: 0,
             rests_until: None,
         }
     }
 
-    /// To be asked in every turn. `in_flight`: outputs not yet acknowledged; `is_advanced`: offsets are finished and not
-    /// yet committed.
+    /// To be asked in every turn. `in_flight`: outputs of the open transaction that are not acknowledged; `is_advanced`:
+    /// offsets are finished and not yet committed.
+    ///
+    /// From the end of the interval on nothing more goes into it, or it would never drain.
     pub fn step(&mut self, in_flight: usize, is_advanced: bool, now: MonoTime) -> Step {
         if self.rests_until.is_some_and(|until| now < until) {
             return Step::Rest;
+        }
+        if self.is_ending {
+            return Step::FillNext;
         }
         if self.filled_since.is_none() && (in_flight > 0 || is_advanced) {
             self.filled_since = Some(now);
@@ -80,9 +91,9 @@ impl Cycle {
         match self.filled_since {
             Some(since) if now.since(since) >= self.interval => {
                 if in_flight == 0 {
-                    Step::Commit
+                    Step::End
                 } else {
-                    Step::Drain
+                    Step::FillNext
                 }
             }
             Some(_) | None => Step::Fill,
@@ -96,9 +107,20 @@ impl Cycle {
             .map_or(Duration::ZERO, |since| now.since(since))
     }
 
+    /// The calls that end the transaction are made from here on.
+    pub fn ends(&mut self) {
+        self.is_ending = true;
+    }
+
+    /// There is nothing to commit after all: the transaction goes on, as if it had just begun.
+    pub fn was_empty(&mut self) {
+        self.filled_since = None;
+    }
+
     /// The transaction was committed.
     pub fn committed(&mut self) {
         self.filled_since = None;
+        self.is_ending = false;
         self.aborts_in_a_row = 0;
     }
 
@@ -107,6 +129,7 @@ impl Cycle {
     #[must_use]
     pub fn aborted(&mut self, why: Abort, now: MonoTime) -> bool {
         self.filled_since = None;
+        self.is_ending = false;
         self.aborts_in_a_row = match why {
             Abort::Narrowing | Abort::Waiting => 0,
             Abort::Trouble => self.aborts_in_a_row + 1,
@@ -116,6 +139,65 @@ impl Cycle {
             now.plus(rest.min(REST_MAX))
         });
         self.aborts_in_a_row < ABORTS_MAX
+    }
+}
+
+/// Outputs of the transaction after the open one, made while that one drains and is ended. A producer takes none meanwhile.
+///
+/// One producer and these, not two producers in turn: the second could take a partition only once its last record in the
+/// first is acknowledged, which at full speed is so for all of them at the end of the drain, the longest part of what is to
+/// be filled; and what two producers send to one partition nobody else keeps in order (I8). Here all outputs go one way, in
+/// the order in which they were made, and the second transaction is not begun before the first is committed: so a transaction
+/// that is aborted takes along what was made after it, and there is nothing else to rewind.
+///
+/// Bounded as they count as in flight (I7).
+#[derive(Debug)]
+pub struct NextOutputs<T> {
+    outputs: Vec<(Token, T)>,
+    is_filled: bool,
+}
+
+impl<T> Default for NextOutputs<T> {
+    fn default() -> Self {
+        Self {
+            outputs: Vec::new(),
+            is_filled: false,
+        }
+    }
+}
+
+impl<T> NextOutputs<T> {
+    /// Whether outputs belong here.
+    #[must_use]
+    pub fn is_filled(&self) -> bool {
+        self.is_filled
+    }
+
+    /// From here on outputs belong here: the open transaction has all of its own.
+    pub fn fill(&mut self) {
+        self.is_filled = true;
+    }
+
+    /// An output more.
+    pub fn push(&mut self, token: Token, output: T) {
+        assert!(self.is_filled, "the open transaction takes outputs");
+        self.outputs.push((token, output));
+    }
+
+    /// The next transaction is begun: gives its outputs in order, but for those whose ownership has ended (FS-07): their
+    /// partition is another's, or is read again.
+    #[must_use]
+    pub fn begin(&mut self, is_owned: impl Fn(Token) -> bool) -> Vec<(Token, T)> {
+        self.is_filled = false;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.retain(|(token, _)| is_owned(*token));
+        outputs
+    }
+
+    /// The transaction before was aborted: their records are read again.
+    pub fn abort(&mut self) {
+        self.is_filled = false;
+        self.outputs.clear();
     }
 }
 
@@ -175,17 +257,65 @@ mod tests {
             Step::Fill,
             "counted from the first output"
         );
-        assert_eq!(cycle.step(3, true, at(150)), Step::Drain);
-        assert_eq!(cycle.step(0, true, at(160)), Step::Commit);
+        assert_eq!(cycle.step(3, true, at(150)), Step::FillNext);
+        assert_eq!(cycle.step(0, true, at(160)), Step::End);
         cycle.committed();
         assert_eq!(cycle.step(0, false, at(1_000)), Step::Fill);
+    }
+
+    #[test]
+    fn while_it_is_ended_only_the_next_one_is_filled() {
+        let mut cycle = Cycle::new(INTERVAL);
+        assert_eq!(cycle.step(1, false, at(0)), Step::Fill);
+        assert_eq!(cycle.step(0, true, at(100)), Step::End);
+        cycle.ends();
+        // Offsets that advance meanwhile are for the next one, as are outputs.
+        assert_eq!(cycle.step(0, true, at(300)), Step::FillNext);
+        assert_eq!(cycle.step(0, false, at(5_000)), Step::FillNext);
+        cycle.committed();
+        assert_eq!(cycle.step(7, false, at(5_001)), Step::Fill);
+        assert_eq!(cycle.step(7, false, at(5_101)), Step::FillNext);
+        assert_eq!(cycle.step(0, true, at(5_102)), Step::End);
+        cycle.ends();
+        assert!(cycle.aborted(Abort::Trouble, at(5_103)));
+        assert_eq!(cycle.step(0, false, at(5_104)), Step::Fill);
+    }
+
+    #[test]
+    fn fs_39_one_that_turns_out_to_be_empty_is_filled_again() {
+        let mut cycle = Cycle::new(INTERVAL);
+        assert_eq!(cycle.step(1, false, at(0)), Step::Fill);
+        assert_eq!(cycle.step(0, false, at(100)), Step::End);
+        cycle.was_empty();
+        assert_eq!(cycle.step(1, false, at(101)), Step::Fill);
+    }
+
+    #[test]
+    fn fs_07_outputs_of_the_next_transaction_keep_their_order_and_go_with_their_ownership() {
+        let mut next = NextOutputs::default();
+        assert!(!next.is_filled());
+        next.fill();
+        let tokens: Vec<_> = (0..6).map(|n| Token::new(n % 2, 0, n as u64)).collect();
+        for (place, token) in tokens.iter().enumerate() {
+            next.push(*token, place);
+        }
+        assert_eq!(
+            next.begin(|token| token.slot() == 1),
+            [1, 3, 5].map(|place| (tokens[place], place))
+        );
+        assert!(!next.is_filled());
+        next.fill();
+        next.push(tokens[0], 0);
+        next.abort();
+        assert!(!next.is_filled());
+        assert_eq!(next.begin(|_| true), []);
     }
 
     #[test]
     fn fs_39_offsets_without_any_output_are_committed_too() {
         let mut cycle = Cycle::new(INTERVAL);
         assert_eq!(cycle.step(0, true, at(0)), Step::Fill);
-        assert_eq!(cycle.step(0, true, at(100)), Step::Commit);
+        assert_eq!(cycle.step(0, true, at(100)), Step::End);
     }
 
     #[test]

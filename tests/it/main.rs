@@ -42,5 +42,6 @@ mod tidy;
 mod tiles;
 mod tools;
 mod torture;
+mod transaction_simulation;
 mod witness;
 mod zone_files;

@@ -1,5 +1,6 @@
 //! Producing at the least cost that librdkafka has: topics that are looked up once, headers in a list of the right size,
-//! and delivery reports taken a whole answer of the broker at a time.
+//! and delivery reports taken a whole answer of the broker at a time, by the thread that sends: so the memory of a record
+//! is freed where it was allocated, which costs a fifth of freeing it elsewhere, and no thread is woken for each answer.
 //!
 //! rdkafka's own producer finds the topic by its name for each record, under a lock that excludes the client's threads,
 //! and hands out each report by itself.
@@ -7,8 +8,6 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
@@ -19,45 +18,22 @@ use super::{Event, MessageRef, NO_ERROR, Queue, millis};
 use crate::partition::PartitionId;
 use crate::telemetry::HeaderRef;
 
-/// How long the reporting thread waits for an event: bounds how long the end of a producer waits for the thread.
-const REPORT_WAIT: Duration = Duration::from_millis(100);
-
 /// Takes the delivery reports of a [`ReportingProducer`].
 pub trait Reports: ProducerContext<DeliveryOpaque = usize> {
     /// Takes the reports of one answer of a broker.
     fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = MessageRef<'e>>);
 }
 
-/// Who serves the reports and errors of a producer.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum ServedBy {
-    /// Whoever calls [`ReportingProducer::serve`], the thread that sends: so the memory of a record is freed where it was
-    /// allocated, which costs a fifth of freeing it elsewhere, and no thread is woken for each answer of a broker.
-    Caller,
-    /// A thread of the producer's own: an abort of librdkafka waits until the reports are served, and serves none.
-    Thread,
-}
-
 /// A producer whose reports come many at once.
 pub struct ReportingProducer<R: Reports + 'static> {
     producer: Arc<BaseProducer<R>>,
-    serving: Serving<R>,
-}
-
-enum Serving<R: Reports + 'static> {
-    Caller(Served<R>),
-    Thread {
-        should_stop: Arc<AtomicBool>,
-        handle: Option<JoinHandle<()>>,
-    },
+    served: Served<R>,
 }
 
 impl<R: Reports + 'static> ReportingProducer<R> {
-    /// Starts the thread, if it is to have one.
-    ///
-    /// # Errors
-    /// The system has no thread to give.
-    pub fn new(producer: BaseProducer<R>, by: ServedBy) -> std::io::Result<Self> {
+    /// This producer, whose reports [`Self::serve`] serves.
+    #[must_use]
+    pub fn new(producer: BaseProducer<R>) -> Self {
         let producer = Arc::new(producer);
         let served = Served {
             // SAFETY: a live handle, which the producer beside the queue keeps alive; the queue is a counted reference.
@@ -69,47 +45,18 @@ impl<R: Reports + 'static> ReportingProducer<R> {
             },
             producer: Arc::clone(&producer),
         };
-        let serving = match by {
-            ServedBy::Caller => Serving::Caller(served),
-            ServedBy::Thread => {
-                let should_stop = Arc::new(AtomicBool::new(false));
-                let stop = Arc::clone(&should_stop);
-                let thread = std::thread::Builder::new()
-                    .name("reports".to_owned())
-                    .spawn(move || {
-                        while !stop.load(Ordering::Relaxed) {
-                            served.serve(REPORT_WAIT);
-                        }
-                    })?;
-                Serving::Thread {
-                    should_stop,
-                    handle: Some(thread),
-                }
-            }
-        };
-        Ok(Self { producer, serving })
+        Self { producer, served }
     }
 
-    /// Serves what reports and errors there are, where no thread does.
+    /// Serves what reports and errors there are. An abort of a transaction waits until this was done elsewhere.
     pub fn serve(&mut self) {
-        if let Serving::Caller(served) = &self.serving {
-            while served.serve(Duration::ZERO) {}
-        }
+        while self.served.serve() {}
     }
 
     /// The producer, for all but sending.
     #[must_use]
-    pub fn base(&self) -> &BaseProducer<R> {
+    pub fn base(&self) -> &Arc<BaseProducer<R>> {
         &self.producer
-    }
-
-    /// Sends what lingers, and waits until nothing is in flight, at most so long.
-    ///
-    /// The reports are on their way or taken then; where the caller serves them it waits for as long as it may. rdkafka's
-    /// own flush serves them itself, and in steps of 100 ms.
-    pub fn flush(&self, at_most: Duration) {
-        // SAFETY: a live producer. Where time runs out it says so, which the reports tell better.
-        unsafe { sys::rd_kafka_flush(self.producer.client().native_ptr(), millis(at_most)) };
     }
 
     /// A topic of this producer; `None` where librdkafka takes the name for none.
@@ -131,20 +78,12 @@ impl<R: Reports + 'static> ReportingProducer<R> {
     }
 }
 
-impl<R: Reports + 'static> Drop for ReportingProducer<R> {
-    fn drop(&mut self) {
-        if let Serving::Thread {
-            should_stop,
-            handle,
-        } = &mut self.serving
-        {
-            should_stop.store(true, Ordering::Relaxed);
-            if let Some(thread) = handle.take() {
-                // It has nothing to say but that it has ended.
-                drop(thread.join());
-            }
-        }
-    }
+/// Sends what lingers in a producer, and waits until nothing is in flight and all reports are served, at most so long.
+///
+/// It serves none of them; rdkafka's own flush does, and in steps of 100 ms.
+pub fn flush<R: ProducerContext>(producer: &BaseProducer<R>, at_most: Duration) {
+    // SAFETY: a live producer. Where time runs out it says so, which the reports tell better.
+    unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), millis(at_most)) };
 }
 
 /// What is served.
@@ -155,10 +94,10 @@ struct Served<R: Reports + 'static> {
 }
 
 impl<R: Reports + 'static> Served<R> {
-    /// Serves one event, waiting for it; whether there was one.
-    fn serve(&self, wait: Duration) -> bool {
+    /// Serves one event; whether there was one.
+    fn serve(&self) -> bool {
         // SAFETY: a live queue; the event is ours, and destroyed by `Event`'s drop.
-        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.raw(), millis(wait)) };
+        let event = unsafe { sys::rd_kafka_queue_poll(self.queue.raw(), 0) };
         let Some(event) = NonNull::new(event).map(Event) else {
             return false;
         };
@@ -380,12 +319,6 @@ mod tests {
 
     #[test]
     fn what_was_produced_is_read_back_and_each_record_is_reported_once() {
-        for by in [ServedBy::Caller, ServedBy::Thread] {
-            produced_read_and_reported(by);
-        }
-    }
-
-    fn produced_read_and_reported(by: ServedBy) {
         let cluster = EmbeddedCluster::start(1).unwrap();
         cluster.create_topic("t", 2).unwrap();
         let settings = Settings::new(&cluster.bootstrap_servers(), "g");
@@ -393,7 +326,7 @@ mod tests {
         let seen = Arc::clone(&context.0);
         let producer: BaseProducer<Noting> =
             create(&settings.producer(100_000, 1 << 26), context).unwrap();
-        let mut producer = ReportingProducer::new(producer, by).unwrap();
+        let mut producer = ReportingProducer::new(producer);
         let topic = producer.topic("t").unwrap();
         for number in 0..2_000 {
             let record = Produced {
@@ -443,7 +376,7 @@ mod tests {
         let context = Noting::default();
         let seen = Arc::clone(&context.0);
         let producer: BaseProducer<Noting> = create(&config, context).unwrap();
-        let mut producer = ReportingProducer::new(producer, ServedBy::Caller).unwrap();
+        let mut producer = ReportingProducer::new(producer);
         let topic = producer.topic("t").unwrap();
         let record = |opaque, value| Produced {
             opaque,

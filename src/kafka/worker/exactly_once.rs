@@ -1,9 +1,15 @@
 //! The worker's transactions (DESIGN 7, KAFKA 1): outputs, dead letters and offsets in one, fenced by the group.
 //!
-//! Every call blocks for a moment only and is repeated until the coordinator has answered; between two the group is
-//! polled and the heart beats. What happened to the group meanwhile waits until the transaction has ended: it is
-//! committed or aborted before a partition is given back.
+//! The calls that end a transaction are made by a thread of their own ([`Calls`]), and the worker goes on meanwhile, as it
+//! does while the transaction drains: what it writes waits for the next transaction
+//! ([`crate::pipeline::transaction::NextOutputs`]), which is begun once this one is committed, and is given up with it.
+//!
+//! A call is repeated until the coordinator has answered. What happens to the group meanwhile waits until the transaction has
+//! ended: it is committed or aborted before a partition is given back.
 
+mod aborts;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -12,13 +18,18 @@ use super::{Worker, WorkerError};
 use crate::clock::Clock;
 use crate::enriched::Token;
 use crate::kafka::EdgeError;
+use crate::kafka::calls::{Answer, Calls, Order};
 use crate::kafka::member::GroupEvent;
-use crate::kafka::transaction::{CALL_MAX, Call, Cure, Fate, after_abort, cure, fate};
+use crate::kafka::outbox::Outbox;
+use crate::kafka::transaction::{CALL_MAX, Call, Cure, Fate, cure, fate};
 use crate::partition::{Offset, PartitionId, RecordPosition};
-use crate::pipeline::transaction::{Abort, Cycle, StandStill, Step};
+use crate::pipeline::transaction::{Cycle, StandStill, Step};
 use crate::pipeline::{AckResult, Refusal, Zones};
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
+
+/// How long a turn of a wait for a call takes: reports and the group are served this often.
+const CALL_TURN: Duration = Duration::from_millis(1);
 
 /// `exactly_once`, as a worker is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +55,9 @@ impl ExactlyOnce {
 pub(super) struct Transactions {
     settings: ExactlyOnce,
     cycle: Cycle,
+    calls: Calls,
+    /// The end of the open one, while it is under way.
+    end: Option<End>,
     /// Whether the client has one begun; the coordinator hears of it with the first output.
     is_begun: bool,
     /// Why the open one cannot be committed, if so.
@@ -52,24 +66,32 @@ pub(super) struct Transactions {
     aborted_as: Option<String>,
     /// Records of it whose outputs a broker refused.
     refused: Vec<(RecordPosition, Refusal)>,
-    /// What happened to the group while a call was repeated.
+    /// What happened to the group and waits for the end of the open one.
     pub(super) pending: Vec<GroupEvent>,
     stand_still: StandStill,
 }
 
 impl Transactions {
-    pub(super) fn new(settings: ExactlyOnce, interval: Duration) -> Self {
+    pub(super) fn new(
+        settings: ExactlyOnce,
+        interval: Duration,
+        outbox: &Outbox,
+    ) -> Result<Self, EdgeError> {
         let stand_still = StandStill::new(settings.stand_still_limit(), Clock::mono());
-        Self {
+        let calls = Calls::start(Arc::clone(outbox.producer()))
+            .map_err(|error| EdgeError::Settings(format!("no thread for calls: {error}")))?;
+        Ok(Self {
             settings,
             cycle: Cycle::new(interval),
+            calls,
+            end: None,
             is_begun: false,
             broken: None,
             aborted_as: None,
             refused: Vec::new(),
             pending: Vec::new(),
             stand_still,
-        }
+        })
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -112,9 +134,18 @@ impl Broken {
     }
 }
 
-/// How a call ended that the client let us finish.
-enum Ended {
+/// The calls that end a transaction: its offsets, then the commit.
+struct End {
+    commits: Vec<(PartitionId, Offset)>,
+    /// Since when the call at hand is tried.
+    since: MonoTime,
+}
+
+/// What an answer to a call says.
+enum Judged {
     Done,
+    /// The same call again.
+    Again,
     /// The transaction is to be aborted.
     MustAbort(KafkaError),
 }
@@ -132,7 +163,7 @@ where
         }
         loop {
             let begun = Clock::mono();
-            let answer = self.call_once(&Call::Init);
+            let (call, answer) = self.call_once(Call::Init);
             self.waited_since(begun);
             // Stopped within the call: its successor may have the name by now.
             if let Some(stood_still) = self.open().stood_still() {
@@ -144,17 +175,40 @@ where
                     tracing::debug!(%error, "registering the transactional producer");
                 }
                 Err(_) if shutdown.is_requested() => return Ok(()),
-                Err(error) => return Err(self.gave_up(&Call::Init, error)),
+                Err(error) => return Err(self.gave_up(&call, error)),
             }
         }
     }
 
-    fn call_once(&self, call: &Call<'_>) -> Result<(), KafkaError> {
-        call.make(self.outbox.producer())
+    /// Has a call made, and waits for it; nothing else is under way.
+    fn call_once(&mut self, call: Call) -> (Call, Result<(), KafkaError>) {
+        self.open().calls.give(Order::Call(call));
+        loop {
+            if let Some(Answer::Called(call, result)) = self.open().calls.answer(CALL_TURN) {
+                return (call, result);
+            }
+            // An abort waits for what is reported of its outputs.
+            self.outbox.serve();
+        }
     }
 
+    /// Waits for what is under way: a flush, or one call of an end that is given up.
+    fn settle(&mut self) {
+        let begun = Clock::mono();
+        while self.open().calls.is_busy() {
+            let answer = self.open().calls.answer(CALL_TURN);
+            if let Some(Answer::Called(Call::Offsets(_, group), _)) = answer {
+                self.member.keep_group_metadata(group);
+            }
+            self.outbox.serve();
+        }
+        self.open().end = None;
+        self.waited_since(begun);
+    }
+
+    /// The client's own doing: nobody is asked.
     fn begin_transaction(&mut self) -> Result<(), WorkerError> {
-        if let Err(error) = self.call_once(&Call::Begin) {
+        if let Err(error) = Call::Begin.make(&**self.outbox.producer()) {
             return Err(self.gave_up(&Call::Begin, error));
         }
         self.open().is_begun = true;
@@ -167,47 +221,80 @@ where
             .expect("only called in `exactly_once`")
     }
 
-    /// Whether records may be taken and outputs sent in this turn, and ends the transaction where its time has come.
+    /// Whether records may be taken in this turn; goes on with the end of the transaction, or begins it where its time has
+    /// come.
     pub(super) fn transact(&mut self) -> Result<bool, WorkerError> {
         if self.transactions.is_none() {
             return Ok(true);
         }
-        let now = Clock::mono();
-        let is_advanced = self.engine.is_advanced();
-        let in_flight = self.engine.in_flight_count();
-        let transactions = self.open();
-        if let Some(stood_still) = transactions.stood_still() {
+        if let Some(stood_still) = self.open().stood_still() {
             // Its partitions are others' and its name may be its successor's: to register it again would fence that one.
             return Err(stood_still);
         }
-        if transactions.broken.is_some() {
+        if let Some(answer) = self.open().calls.answer(Duration::ZERO) {
+            self.answered(answer)?;
+        }
+        if self.open().is_broken() {
             self.abort_and_rewind()?;
             return Ok(true);
         }
-        match transactions.cycle.step(in_flight, is_advanced, now) {
-            Step::Fill => Ok(true),
-            Step::Rest | Step::Drain => Ok(false),
-            Step::Commit => {
-                self.commit_transaction(Vec::new())?;
-                Ok(true)
+        let now = Clock::mono();
+        let is_advanced = self.engine.is_advanced();
+        let in_flight = self.outbox.unacknowledged();
+        let transactions = self.open();
+        let step = transactions.cycle.step(in_flight, is_advanced, now);
+        let is_busy = transactions.calls.is_busy();
+        match step {
+            Step::Rest => return Ok(false),
+            Step::Fill => return Ok(true),
+            Step::FillNext => {
+                if !is_busy {
+                    transactions.calls.give(Order::Flush);
+                }
+                self.outbox.fill_next();
             }
+            // A flush is answered in a moment: there is nothing left for it to wait for.
+            Step::End if is_busy => self.outbox.fill_next(),
+            Step::End => self.begin_end(Vec::new())?,
         }
+        Ok(true)
     }
 
-    /// Commits what is finished, with `extra` offsets of partitions that are being given back; everything in flight is
-    /// acknowledged. Where it cannot be committed it is aborted, and the partitions that stay are rewound.
-    pub(super) fn commit_transaction(
+    /// What happened to the group, once no transaction is being ended.
+    pub(super) fn group_events(
         &mut self,
-        extra: Vec<(PartitionId, Offset)>,
-    ) -> Result<(), WorkerError> {
-        if self.open().broken.is_some() {
+        mut events: Vec<GroupEvent>,
+    ) -> Result<Vec<GroupEvent>, WorkerError> {
+        if self.transactions.is_some() {
+            self.open().pending.append(&mut events);
+            if !self.open().pending.is_empty() {
+                // It may be aborted, and the group joined anew: then these are none of the new member's.
+                self.finish_end()?;
+            }
+            events.append(&mut self.open().pending);
+        }
+        Ok(events)
+    }
+
+    /// Whether a transaction drains or is being ended: its acknowledgements and answers are not to wait for a record.
+    pub(super) fn is_filling_next(&self) -> bool {
+        self.outbox.is_filling_next()
+    }
+
+    /// Begins to commit what is finished, with `extra` offsets of partitions that are being given back; everything that was
+    /// sent is acknowledged. Where it cannot be committed it is aborted, and the partitions that stay are rewound.
+    fn begin_end(&mut self, extra: Vec<(PartitionId, Offset)>) -> Result<(), WorkerError> {
+        if self.open().is_broken() {
             return self.abort_and_rewind();
         }
+        self.outbox.fill_next();
         let mut commits = extra;
         self.engine.take_commits(&mut commits);
         if commits.is_empty() {
             // Outputs without offsets cannot be: whatever is acknowledged is a finished prefix, as none overtakes
             // what is held. So there is nothing in it.
+            self.open().cycle.was_empty();
+            self.begin_next();
             return Ok(());
         }
         let offsets = self.member.list(&commits)?;
@@ -218,23 +305,85 @@ where
             });
             return self.abort_and_rewind();
         };
-        let mut ended = self.call(&Call::Offsets(&offsets, &group))?;
-        self.member.keep_group_metadata(group);
-        if matches!(ended, Ended::Done) {
-            ended = self.call(&Call::Commit)?;
+        let since = Clock::mono();
+        let transactions = self.open();
+        transactions.cycle.ends();
+        transactions.end = Some(End { commits, since });
+        transactions
+            .calls
+            .give(Order::Call(Call::Offsets(offsets, group)));
+        Ok(())
+    }
+
+    /// An answer has come: the end goes on with the next call, the same one again, or an abort.
+    fn answered(&mut self, answer: Answer) -> Result<(), WorkerError> {
+        let Answer::Called(call, result) = answer else {
+            return Ok(());
+        };
+        let end = self.open().end.take();
+        let mut end = end.expect("calls are given to end a transaction");
+        let judged = self.judge(&call, result, end.since)?;
+        if matches!(judged, Judged::Again) {
+            self.open().end = Some(end);
+            self.open().calls.give(Order::Call(call));
+            return Ok(());
         }
-        if let Ended::MustAbort(error) = ended {
+        let was_commit = matches!(call, Call::Commit);
+        if let Call::Offsets(_, group) = call {
+            self.member.keep_group_metadata(group);
+        }
+        if let Judged::MustAbort(error) = judged {
             self.open().broken = Some(Broken {
                 why: error.to_string(),
                 code: error.rdkafka_error_code(),
             });
             return self.abort_and_rewind();
         }
-        self.engine.transaction_committed(&commits);
+        if was_commit {
+            return self.committed_all(&end.commits);
+        }
+        end.since = Clock::mono();
+        self.open().end = Some(end);
+        self.open().calls.give(Order::Call(Call::Commit));
+        Ok(())
+    }
+
+    fn committed_all(&mut self, commits: &[(PartitionId, Offset)]) -> Result<(), WorkerError> {
+        self.engine.transaction_committed(commits);
         let transactions = self.open();
         transactions.is_begun = false;
         transactions.cycle.committed();
-        self.begin_transaction()
+        self.begin_transaction()?;
+        self.begin_next();
+        Ok(())
+    }
+
+    fn begin_next(&mut self) {
+        let engine = &self.engine;
+        self.outbox
+            .begin_next(|token| engine.position(token).is_some());
+    }
+
+    /// Waits for the end of the transaction, if it is under way.
+    pub(super) fn finish_end(&mut self) -> Result<(), WorkerError> {
+        while self
+            .transactions
+            .as_ref()
+            .is_some_and(|all| all.end.is_some())
+        {
+            let now = Clock::mono();
+            let answer = self.open().calls.answer(CALL_TURN);
+            self.waited_since(now);
+            if let Some(answer) = answer {
+                self.answered(answer)?;
+            }
+            self.beat();
+            let mut events = Vec::new();
+            let polled = self.member.poll(&mut events);
+            self.open().pending.append(&mut events);
+            polled?;
+        }
+        Ok(())
     }
 
     /// Ends the transaction before partitions are given back: what could not be drained in time is not in it.
@@ -242,24 +391,24 @@ where
         &mut self,
         commits: Vec<(PartitionId, Offset)>,
     ) -> Result<(), WorkerError> {
-        let left = self.engine.in_flight_count();
-        let stale = self.outbox.in_flight();
-        let transactions = self.open();
-        if left > 0 || stale > 0 {
-            transactions.broken.get_or_insert_with(|| {
-                let count = left.max(stale);
-                Broken::late(format!("{count} outputs were not acknowledged in time"))
+        let left = self.outbox.unacknowledged();
+        if left > 0 {
+            self.open().broken.get_or_insert_with(|| {
+                Broken::late(format!("{left} outputs were not acknowledged in time"))
             });
         }
-        self.commit_transaction(commits)
+        self.settle();
+        self.begin_end(commits)?;
+        self.finish_end()
     }
 
     /// Ends the worker after an error: nothing is committed, all of it is read again. A transaction that cannot be aborted
     /// is ended by the next producer of this name, or by the coordinator after its time-out.
     pub(super) fn abandon(&mut self, why: &WorkerError) {
+        self.settle();
         if !matches!(why, WorkerError::StoodStill(_) | WorkerError::Fenced(_))
             && self.open().is_begun
-            && let Err(error) = self.call_once(&Call::Abort)
+            && let (_, Err(error)) = self.call_once(Call::Abort)
         {
             tracing::debug!(%error, "abort at the end of the worker");
         }
@@ -269,158 +418,27 @@ where
         self.outbox.purge();
     }
 
-    /// Gives up the open transaction and reads again from what is committed.
-    pub(super) fn abort_and_rewind(&mut self) -> Result<(), WorkerError> {
-        let lost = || Broken {
-            why: "partitions of it were lost".to_owned(),
-            code: None,
+    /// What is to be done after a call that was first made at `since`. Tried in vain for longer than the coordinator would
+    /// wait for us, its outcome is unknown: new clients resolve it, and read back what is committed (FS-33, FS-34).
+    fn judge(
+        &mut self,
+        call: &Call,
+        result: Result<(), KafkaError>,
+        since: MonoTime,
+    ) -> Result<Judged, WorkerError> {
+        let Err(error) = result else {
+            return Ok(Judged::Done);
         };
-        let mut broken = self.open().broken.take().unwrap_or_else(lost);
-        if self.open().is_begun {
-            if let Some(cause) = self.cause() {
-                broken.why = format!("{}: {cause}", broken.why);
-                broken.code = broken.code.or(cause.rdkafka_error_code());
-            }
-            if self.open().refused.is_empty() && after_abort(broken.code).is_none() {
-                // Said before the abort: of a transaction that the coordinator never took in, that fails.
-                return Err(self.undeliverable(self.undelivered(), &broken));
-            }
-            self.open().aborted_as = Some(broken.why.clone());
-            if let Ended::MustAbort(error) = self.call(&Call::Abort)? {
-                return Err(self.gave_up(&Call::Abort, error));
-            }
-            self.open().is_begun = false;
-        }
-        // The client hands out every acknowledgement before an abort ends, also of what broke the transaction.
-        while let Some((token, result)) = self.outbox.ack() {
-            if result != AckResult::Delivered {
-                self.take_ack(token, result);
-            }
-        }
-        let undelivered = self.undelivered();
-        let transactions = self.open();
-        transactions.broken = None;
-        transactions.aborted_as = None;
-        let refused = std::mem::take(&mut transactions.refused);
-        if let Some((what, error)) = &undelivered {
-            broken.why = format!("{what} was not delivered: {error}");
-            broken.code = error.rdkafka_error_code();
-        }
-        tracing::warn!(why = %broken.why, refused = refused.len(), "transaction aborted, its records are read again");
-        let verdict = if refused.is_empty() {
-            after_abort(broken.code)
-        } else {
-            Some(Abort::Narrowing)
-        };
-        let Some(verdict) = verdict else {
-            return Err(self.undeliverable(undelivered, &broken));
-        };
-        let owned = self.engine.transaction_aborted(&refused);
-        if !self.open().cycle.aborted(verdict, Clock::mono()) {
-            return Err(WorkerError::Aborted(broken.why));
-        }
-        let positions = self.committed_positions(&owned)?;
-        self.begin_transaction()?;
-        if let Err(error) = self.member.seek(&positions) {
-            tracing::warn!(%error, "joining the group anew instead");
-            self.engine.lost(&owned);
-            return self.join_anew();
-        }
-        self.starts.extend(positions);
-        self.apply_backpressure();
-        Ok(())
-    }
-
-    /// The first output of this transaction that was not delivered, and why, as far as the client has told.
-    fn undelivered(&self) -> Option<(String, KafkaError)> {
-        let first = self.outbox.take_undelivered()?;
-        let of = match self.engine.position(first.token) {
-            Some(position) => format!("the output of telemetry record {position}"),
-            None => "an output".to_owned(),
-        };
-        Some((format!("{of} to topic `{}`", first.topic), first.error))
-    }
-
-    /// The end of a worker whose outputs no further try can deliver. What the coordinator refuses names no topic.
-    fn undeliverable(
-        &self,
-        undelivered: Option<(String, KafkaError)>,
-        broken: &Broken,
-    ) -> WorkerError {
-        let (doing, source) = match undelivered {
-            Some((what, error)) => (format!("write {what}"), error),
-            None => {
-                let code = broken.code.unwrap_or(RDKafkaErrorCode::Unknown);
-                let enriched = &self.settings.enriched_topic;
-                let letters = self.settings.dead_letter_topic.as_deref();
-                let or = letters.map_or_else(String::new, |dead| format!(" or `{dead}`"));
-                let why = &broken.why;
-                let doing = format!("write to topic `{enriched}`{or} in a transaction ({why})");
-                (doing, KafkaError::MessageProduction(code))
-            }
-        };
-        WorkerError::Undelivered(EdgeError::Cluster { doing, source })
-    }
-
-    /// Why the client can do no more with the open transaction but abort it; an output that was not delivered tells of its
-    /// own time-out only. Asked by a call that is not allowed within a transaction, so it changes nothing: it fails, in this
-    /// state with what came first.
-    fn cause(&self) -> Option<KafkaError> {
-        match self.call_once(&Call::Begin) {
-            Err(KafkaError::Transaction(inner)) if inner.txn_requires_abort() => {
-                Some(KafkaError::Transaction(inner))
-            }
-            _ => None,
-        }
-    }
-
-    /// Where to read these partitions on after an abort: at what is committed, else where they were begun. One that is in
-    /// neither list has given no record yet.
-    fn committed_positions(
-        &self,
-        owned: &[PartitionId],
-    ) -> Result<Vec<(PartitionId, Offset)>, EdgeError> {
-        let committed = self.committed(owned)?.into_iter();
-        Ok(committed
-            .filter_map(|(partition, committed)| {
-                let start = || self.starts.get(&partition).copied();
-                Some((partition, committed.or_else(start)?))
-            })
-            .collect())
-    }
-
-    /// Repeats a call until it has an answer. In vain for longer than the coordinator would wait for us, the outcome is
-    /// unknown: new clients resolve it, and read back what is committed (FS-33, FS-34).
-    fn call(&mut self, call: &Call<'_>) -> Result<Ended, WorkerError> {
-        let begun = Clock::mono();
-        let mut now = begun;
-        loop {
-            let answer = self.call_once(call);
-            self.waited_since(now);
-            let error = match answer {
-                Ok(()) => return Ok(Ended::Done),
-                Err(error) => error,
-            };
-            now = Clock::mono();
-            let within = self.open().settings.transaction_timeout;
-            match cure(&error) {
-                Cure::Abort => return Ok(Ended::MustAbort(error)),
-                Cure::Again if now.since(begun) < within => {}
-                Cure::Again | Cure::Fenced | Cure::Rebuild => {
-                    return Err(self.gave_up(call, error));
-                }
-            }
-            self.beat();
-            let mut events = Vec::new();
-            let polled = self.member.poll(&mut events);
-            self.open().pending.append(&mut events);
-            self.waited_since(now);
-            polled?;
+        let within = self.open().settings.transaction_timeout;
+        match cure(&error) {
+            Cure::Abort => Ok(Judged::MustAbort(error)),
+            Cure::Again if Clock::mono().since(since) < within => Ok(Judged::Again),
+            Cure::Again | Cure::Fenced | Cure::Rebuild => Err(self.gave_up(call, error)),
         }
     }
 
     /// What an error of a call means for the worker.
-    fn gave_up(&mut self, call: &Call<'_>, source: KafkaError) -> WorkerError {
+    fn gave_up(&mut self, call: &Call, source: KafkaError) -> WorkerError {
         let undelivered = self.undelivered();
         let now = Clock::mono();
         let transactions = self.open();

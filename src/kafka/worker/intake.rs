@@ -21,7 +21,7 @@ where
 {
     /// Takes a batch from the shared queue, its errors too, and hands it to the engine.
     pub(super) fn ingest(&mut self) -> Result<(), WorkerError> {
-        let wait = if self.engine.held_count() > 0 {
+        let wait = if self.engine.held_count() > 0 || self.is_filling_next() {
             Duration::from_millis(1)
         } else {
             TURN
@@ -135,6 +135,7 @@ where
     }
 
     fn out_of_range(&mut self, partitions: &[PartitionId]) -> Result<(), WorkerError> {
+        self.finish_end()?;
         let mut moved = Vec::new();
         for partition in partitions {
             let partition = *partition;

@@ -1,0 +1,160 @@
+//! How a transaction is aborted: what went wrong with it, and where its records are read again.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::{Broken, Judged, Worker, WorkerError};
+use crate::clock::Clock;
+use crate::kafka::EdgeError;
+use crate::kafka::transaction::{Call, after_abort};
+use crate::partition::{Offset, PartitionId};
+use crate::pipeline::transaction::Abort;
+use crate::pipeline::{AckResult, Zones};
+
+impl<Z, G, L> Worker<Z, L>
+where
+    Z: Zones,
+    G: std::ops::Deref<Target = Z>,
+    L: Fn() -> G,
+{
+    /// Gives up the open transaction and reads again from what is committed.
+    pub(in crate::kafka::worker) fn abort_and_rewind(&mut self) -> Result<(), WorkerError> {
+        self.settle();
+        let lost = || Broken {
+            why: "partitions of it were lost".to_owned(),
+            code: None,
+        };
+        let mut broken = self.open().broken.take().unwrap_or_else(lost);
+        if self.open().is_begun {
+            if let Some(cause) = self.cause() {
+                broken.why = format!("{}: {cause}", broken.why);
+                broken.code = broken.code.or(cause.rdkafka_error_code());
+            }
+            if self.open().refused.is_empty() && after_abort(broken.code).is_none() {
+                // Said before the abort: of a transaction that the coordinator never took in, that fails.
+                return Err(self.undeliverable(self.undelivered(), &broken));
+            }
+            self.open().aborted_as = Some(broken.why.clone());
+            self.abort()?;
+            self.open().is_begun = false;
+        }
+        self.outbox.abort_next();
+        // The client hands out every acknowledgement before an abort ends, also of what broke the transaction.
+        while let Some((token, result)) = self.outbox.ack() {
+            if result != AckResult::Delivered {
+                self.take_ack(token, result);
+            }
+        }
+        debug_assert!(self.outbox.unacknowledged() == 0, "each is reported");
+        let undelivered = self.undelivered();
+        let transactions = self.open();
+        transactions.broken = None;
+        transactions.aborted_as = None;
+        let refused = std::mem::take(&mut transactions.refused);
+        if let Some((what, error)) = &undelivered {
+            broken.why = format!("{what} was not delivered: {error}");
+            broken.code = error.rdkafka_error_code();
+        }
+        tracing::warn!(why = %broken.why, refused = refused.len(), "transaction aborted, its records are read again");
+        let verdict = if refused.is_empty() {
+            after_abort(broken.code)
+        } else {
+            Some(Abort::Narrowing)
+        };
+        let Some(verdict) = verdict else {
+            return Err(self.undeliverable(undelivered, &broken));
+        };
+        let owned = self.engine.transaction_aborted(&refused);
+        if !self.open().cycle.aborted(verdict, Clock::mono()) {
+            return Err(WorkerError::Aborted(broken.why));
+        }
+        let positions = self.committed_positions(&owned)?;
+        self.begin_transaction()?;
+        if let Err(error) = self.member.seek(&positions) {
+            tracing::warn!(%error, "joining the group anew instead");
+            self.engine.lost(&owned);
+            return self.join_anew();
+        }
+        self.starts.extend(positions);
+        self.apply_backpressure();
+        Ok(())
+    }
+
+    /// The first output of this transaction that was not delivered, and why, as far as the client has told.
+    pub(super) fn undelivered(&self) -> Option<(String, KafkaError)> {
+        let first = self.outbox.take_undelivered()?;
+        let of = match self.engine.position(first.token) {
+            Some(position) => format!("the output of telemetry record {position}"),
+            None => "an output".to_owned(),
+        };
+        Some((format!("{of} to topic `{}`", first.topic), first.error))
+    }
+
+    /// The end of a worker whose outputs no further try can deliver. What the coordinator refuses names no topic.
+    fn undeliverable(
+        &self,
+        undelivered: Option<(String, KafkaError)>,
+        broken: &Broken,
+    ) -> WorkerError {
+        let (doing, source) = match undelivered {
+            Some((what, error)) => (format!("write {what}"), error),
+            None => {
+                let code = broken.code.unwrap_or(RDKafkaErrorCode::Unknown);
+                let enriched = &self.settings.enriched_topic;
+                let letters = self.settings.dead_letter_topic.as_deref();
+                let or = letters.map_or_else(String::new, |dead| format!(" or `{dead}`"));
+                let why = &broken.why;
+                let doing = format!("write to topic `{enriched}`{or} in a transaction ({why})");
+                (doing, KafkaError::MessageProduction(code))
+            }
+        };
+        WorkerError::Undelivered(EdgeError::Cluster { doing, source })
+    }
+
+    /// Why the client can do no more with the open transaction but abort it; an output that was not delivered tells of its
+    /// own time-out only. Asked by a call that is not allowed within a transaction, so it changes nothing: it fails, in this
+    /// state with what came first.
+    fn cause(&self) -> Option<KafkaError> {
+        match Call::Begin.make(&**self.outbox.producer()) {
+            Err(KafkaError::Transaction(inner)) if inner.txn_requires_abort() => {
+                Some(KafkaError::Transaction(inner))
+            }
+            _ => None,
+        }
+    }
+
+    /// Where to read these partitions on after an abort: at what is committed, else where they were begun. One that is in
+    /// neither list has given no record yet.
+    fn committed_positions(
+        &self,
+        owned: &[PartitionId],
+    ) -> Result<Vec<(PartitionId, Offset)>, EdgeError> {
+        let committed = self.committed(owned)?.into_iter();
+        Ok(committed
+            .filter_map(|(partition, committed)| {
+                let start = || self.starts.get(&partition).copied();
+                Some((partition, committed.or_else(start)?))
+            })
+            .collect())
+    }
+
+    /// Aborts the open transaction, however often it takes to ask for it.
+    fn abort(&mut self) -> Result<(), WorkerError> {
+        let begun = Clock::mono();
+        let mut call = Call::Abort;
+        loop {
+            let now = Clock::mono();
+            let (same, result) = self.call_once(call);
+            self.waited_since(now);
+            match self.judge(&same, result, begun)? {
+                Judged::Done => return Ok(()),
+                Judged::MustAbort(error) => return Err(self.gave_up(&same, error)),
+                Judged::Again => call = same,
+            }
+            self.beat();
+            let mut events = Vec::new();
+            let polled = self.member.poll(&mut events);
+            self.open().pending.append(&mut events);
+            polled?;
+        }
+    }
+}
