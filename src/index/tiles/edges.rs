@@ -71,7 +71,8 @@ pub(super) fn near(vertices: &[u32], masks: &[u32], x: u32, y: u32) -> u32 {
         let ((ax, ay), (bx, by)) = (place(from), place(to));
         let is_around = |a: i32, b: i32| a.min(b) <= near && a.max(b) >= -near;
         let reach = near * ((bx - ax).abs() + (by - ay).abs());
-        is_around(ax, bx) && is_around(ay, by) && (ax * by - bx * ay).abs() <= reach
+        // Below the reach, as in `crossings`: what rounding can do is smaller. Of an edge without length both are zero.
+        is_around(ax, bx) && is_around(ay, by) && (ax * by - bx * ay).abs() < reach.max(1)
     };
     let masks = masks.iter().flat_map(|four| four.to_le_bytes());
     let edges = vertices.windows(2).zip(masks);
