@@ -1,7 +1,7 @@
 //! What a shape is: validation, normalisation (winding, closing, ±180°, poles), circles and the exact `covers`.
 //! Boundary belongs to the zone (DESIGN 5). Knows nothing of JSON, Kafka or time.
 //!
-//! `ring` understands what is written, `validate` and `sweep` judge it, `repair` mends it, `polygons` and `circle`
+//! `ring` understands what is written, `validate`, `simple` and `sweep` judge it, `repair` mends it, `polygons` and `circle`
 //! answer; `exact` holds the predicates that all of them rest on.
 
 mod circle;
@@ -13,6 +13,7 @@ mod polygons;
 mod repair;
 mod ring;
 mod segment;
+mod simple;
 mod status;
 mod stripes;
 mod sweep;

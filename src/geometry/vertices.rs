@@ -15,8 +15,15 @@ pub(super) enum Vertices {
 
 impl Vertices {
     pub(super) fn new(vertices: Vec<Position>) -> Self {
-        let decimal: Option<Box<[[i32; 2]]>> = vertices.iter().map(units).collect();
-        decimal.map_or_else(|| Self::Double(vertices.into_boxed_slice()), Self::Decimal)
+        // Not `collect` into an option, which does not know how many there will be.
+        let mut decimal = Vec::with_capacity(vertices.len());
+        for at in &vertices {
+            let Some(units) = units(at) else {
+                return Self::Double(vertices.into_boxed_slice());
+            };
+            decimal.push(units);
+        }
+        Self::Decimal(decimal.into_boxed_slice())
     }
 
     #[inline]
@@ -60,7 +67,11 @@ fn position([lon, lat]: [i32; 2]) -> Position {
 
 /// A vertex in units, if that is all of it.
 fn units(at: &Position) -> Option<[i32; 2]> {
-    let units = [at.lon, at.lat].map(|degrees| (degrees * UNITS).round() as i32);
+    // The nearest whole number but for ties, which are no multiple of a unit anyway: `round` is a call of the C library's.
+    let units = [at.lon, at.lat].map(|degrees| {
+        let many = degrees * UNITS;
+        (many + 0.5_f64.copysign(many)) as i32
+    });
     let is_same = |one: f64, other: f64| one.to_bits() == other.to_bits();
     let back = position(units);
     (is_same(back.lon, at.lon) && is_same(back.lat, at.lat)).then_some(units)
