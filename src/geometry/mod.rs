@@ -212,7 +212,12 @@ impl Area {
 
     /// Adds all pieces of its boundary to `found`; a circle has none.
     pub fn segments(&self, found: &mut Vec<Segment>) {
-        found.extend(self.edges().flat_map(|edge| Segment::of(&edge)));
+        found.reserve(self.vertex_count());
+        // Edge by edge and not by `extend`, which asks an iterator of two levels for each piece from outside.
+        self.edges().for_each(|edge| match edge.crosses {
+            None => found.push(Segment::new(edge.from, edge.to)),
+            Some(_) => found.extend(Segment::of(&edge)),
+        });
     }
 
     /// Adds the pieces of its boundary that meet the window to `found`; a circle has none.

@@ -15,15 +15,8 @@ pub(super) enum Vertices {
 
 impl Vertices {
     pub(super) fn new(vertices: Vec<Position>) -> Self {
-        // Not `collect` into an option, which does not know how many there will be.
-        let mut decimal = Vec::with_capacity(vertices.len());
-        for at in &vertices {
-            let Some(units) = units(at) else {
-                return Self::Double(vertices.into_boxed_slice());
-            };
-            decimal.push(units);
-        }
-        Self::Decimal(decimal.into_boxed_slice())
+        let decimal: Option<Box<[[i32; 2]]>> = vertices.iter().map(units).collect();
+        decimal.map_or_else(|| Self::Double(vertices.into_boxed_slice()), Self::Decimal)
     }
 
     #[inline]
