@@ -4,9 +4,10 @@
 //!   start-up checks ─► zones side ─► (bootstrapped, I14) ─► workers ─► signal or error ─► drain ─► end
 //! ```
 //!
-//! Threads: the zones side, the promoter, the workers, and one runtime for HTTP and signals. The data path is theirs
+//! Threads: the zones side with its decoders, the promoter, the workers, and one runtime for HTTP and signals. The data path is theirs
 //! alone; this module only starts, watches and reports.
 
+mod decoding;
 mod held;
 mod letters;
 mod markers;

@@ -101,119 +101,254 @@ impl World {
         }
     }
 
-    /// Looks up for so long while `per_promotion` changes are promoted so many times a second; gives also
-    /// the changes per second that were reached.
+    /// Looks up for so long while another thread does something until it is told to stop; gives also what that returns.
+    fn look_up_beside<T: Send>(
+        &self,
+        lasting: Duration,
+        published: &SnapshotCell,
+        other: impl FnOnce(&AtomicBool) -> T + Send,
+    ) -> (Slice, T) {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| other(&stop));
+            let looked_up = self.look_up(published, lasting);
+            stop.store(true, Ordering::Relaxed);
+            (
+                looked_up,
+                other.join().expect("the other thread does not panic"),
+            )
+        })
+    }
+
+    /// Looks up for so long while `per_promotion` changes are promoted so many times a second.
     fn look_up_while_changing(
         &self,
         lasting: Duration,
         per_promotion: usize,
         promotions_per_second: usize,
-    ) -> (Slice, f64) {
-        let stop = AtomicBool::new(false);
+    ) -> (Slice, Made) {
         let published = self.published();
-        std::thread::scope(|scope| {
-            let promoter = scope.spawn(|| {
-                let mut retired = RetireList::default();
-                let mut index = self.index.clone();
-                let begun = Instant::now();
-                let mut promoted = 0;
-                let mut place = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    let due =
-                        Duration::from_secs_f64(promoted as f64 / promotions_per_second as f64);
-                    if let Some(early) = due.checked_sub(begun.elapsed()) {
-                        std::thread::sleep(early);
-                    }
-                    let changes: Vec<StagedChange> = (0..per_promotion)
-                        .map(|n| {
-                            let mut change = self.changes[(place + n) % self.changes.len()].clone();
-                            // Each change of a zone is later than the one before.
-                            let offset = (1 << 40) + (place + n) as i64;
-                            change.position.offset.0 = offset;
-                            change.valid_from = later(place + n);
-                            change.commit_time = change.valid_from;
-                            change
-                        })
-                        .collect();
-                    place += per_promotion;
-                    let built = index
-                        .promote(&changes, later(place), &support::RULES)
-                        .expect("it builds");
-                    promoted += 1;
-                    index = Arc::new(built.index);
-                    let epoch = Epoch(1 + promoted as u64);
-                    let next = snapshot(index.clone(), epoch, later(place));
-                    // I11: what no batch reads any more is freed here, and nowhere else.
-                    retired.retire(published.publish(next).expect("one was published"));
-                    retired.reclaim();
-                }
-                place as f64 / begun.elapsed().as_secs_f64()
+        self.look_up_beside(lasting, &published, |stop| {
+            let mut retired = RetireList::default();
+            let mut index = self.index.clone();
+            let mut place = 0;
+            let (promotions, made) = ticks(promotions_per_second, stop, |promoted, begun| {
+                // All changes of a promotion at its own instant; the log's order tells them apart.
+                let as_of = later(begun.elapsed().as_millis() as usize);
+                let changes: Vec<StagedChange> = (0..per_promotion)
+                    .map(|n| {
+                        let mut change = self.changes[(place + n) % self.changes.len()].clone();
+                        change.position.offset.0 = (1 << 40) + (place + n) as i64;
+                        change.valid_from = as_of;
+                        change.commit_time = as_of;
+                        change
+                    })
+                    .collect();
+                place += per_promotion;
+                let built = index
+                    .promote(&changes, as_of, &support::RULES)
+                    .expect("it builds");
+                index = Arc::new(built.index);
+                let next = snapshot(index.clone(), Epoch(2 + promoted), as_of);
+                // I11: what no batch reads any more is freed here, and nowhere else.
+                retired.retire(published.publish(next).expect("one was published"));
+                retired.reclaim();
             });
-            let looked_up = self.look_up(&published, lasting);
-            stop.store(true, Ordering::Relaxed);
-            (
-                looked_up,
-                promoter.join().expect("the promoter does not panic"),
-            )
+            Made {
+                promotions,
+                per_second: promotions * per_promotion as f64,
+                busy: made,
+            }
         })
+    }
+
+    /// Looks up for so long while another thread takes as much time for other work, in as many pieces.
+    fn look_up_beside_work(
+        &self,
+        lasting: Duration,
+        per_second: usize,
+        busy: Duration,
+        mut work: impl FnMut() + Send,
+    ) -> Slice {
+        let looked_up = self.look_up_beside(lasting, &self.published(), |stop| {
+            ticks(per_second, stop, |_, _| {
+                let begun = Instant::now();
+                while begun.elapsed() < busy {
+                    work();
+                }
+            })
+        });
+        looked_up.0
+    }
+}
+
+/// What the promoting thread has done.
+struct Made {
+    promotions: f64,
+    /// Changes a second.
+    per_second: f64,
+    /// The CPU time of a promotion.
+    busy: Duration,
+}
+
+/// Calls `each` so many times a second until told to stop; gives how many a second those were, and the CPU time of one.
+fn ticks(
+    per_second: usize,
+    stop: &AtomicBool,
+    mut each: impl FnMut(u64, Instant),
+) -> (f64, Duration) {
+    let cpu = measure::thread_cpu_time();
+    let begun = Instant::now();
+    let mut done = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let due = Duration::from_secs_f64(done as f64 / per_second as f64);
+        if let Some(early) = due.checked_sub(begun.elapsed()) {
+            std::thread::sleep(early);
+        }
+        each(done, begun);
+        done += 1;
+    }
+    let busy = (measure::thread_cpu_time() - cpu) / done as f64;
+    (
+        done as f64 / begun.elapsed().as_secs_f64(),
+        Duration::from_secs_f64(busy),
+    )
+}
+
+/// Some microseconds of work within registers: all that the other core can lose to it is what the two share of themselves.
+fn compute() {
+    let mut state = std::hint::black_box(0x9e37_79b9_7f4a_7c15_u64);
+    for _ in 0..2_000 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+    }
+    std::hint::black_box(state);
+}
+
+/// Copies pages within memory that nobody else uses, as a promotion copies what it changes.
+struct Copying {
+    memory: Vec<u64>,
+    seed: u64,
+}
+
+impl Copying {
+    const PAGE: usize = 512;
+
+    fn new() -> Self {
+        Self {
+            memory: vec![1; 8 << 20],
+            seed: 1,
+        }
+    }
+
+    fn copy(&mut self) {
+        let pages = self.memory.len() / Self::PAGE;
+        let mut page = || {
+            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005) | 1;
+            (self.seed >> 33) as usize % pages * Self::PAGE
+        };
+        let (from, to) = (page(), page());
+        self.memory.copy_within(from..from + Self::PAGE, to);
     }
 }
 
 fn slice() -> Duration {
-    Duration::from_millis(if measure::is_quick() { 100 } else { 1_000 })
+    Duration::from_millis(if measure::is_quick() { 100 } else { 400 })
 }
 
-/// The highest of the rates at which lookups keep nine tenths of their quiet rate.
-pub(crate) fn changes_per_second() {
-    let world = World::new();
-    // Many short rounds: the machine's own swings are as large as what is looked for.
-    let rounds = if measure::is_quick() { 1 } else { 9 };
-    let mut best = Spread::once(0.0);
-    let mut kept_then = 1.0;
-    // Lookups a second of CPU time: quiet, and at the rates of changes that were reached.
-    let (mut quiet_rates, mut rates) = (Vec::new(), Vec::new());
-    for rate in RATES {
-        let (mut reached, mut looked_up) = (Vec::new(), Vec::new());
-        let kept = Spread::new((0..rounds).map(|_| {
+/// The rounds of one rate.
+#[derive(Default)]
+struct AtRate {
+    reached: Vec<f64>,
+    /// Lookups a second of CPU time while zones change.
+    looked_up: Vec<f64>,
+    quiet: Vec<f64>,
+    /// What is kept of the rate when nothing else runs, beside a core that computes as long, and beside one that copies.
+    kept: [Vec<f64>; 3],
+}
+
+impl AtRate {
+    fn measure(world: &World, rate: usize, rounds: usize, copying: &mut Copying) -> Self {
+        let mut all = Self::default();
+        for _ in 0..rounds {
             let quiet = world.look_up(&world.published(), slice());
-            let (busy, changes) = world.look_up_while_changing(
+            let (busy, made) = world.look_up_while_changing(
                 slice(),
                 rate / PROMOTIONS_PER_SECOND,
                 PROMOTIONS_PER_SECOND,
             );
-            reached.push(changes);
-            looked_up.push(busy.per_cpu_second * BATCH as f64);
-            quiet_rates.push(quiet.per_cpu_second * BATCH as f64);
-            busy.per_cpu_second / quiet.per_cpu_second
-        }));
-        let reached = Spread::new(reached.into_iter());
-        rates.push((reached.median, Spread::new(looked_up.into_iter()).median));
+            let beside = |work: &mut (dyn FnMut() + Send)| {
+                world.look_up_beside_work(slice(), PROMOTIONS_PER_SECOND, made.busy, work)
+            };
+            let computing = beside(&mut compute);
+            let copied = beside(&mut || copying.copy());
+            all.reached.push(made.per_second);
+            all.looked_up.push(busy.per_cpu_second * BATCH as f64);
+            all.quiet.push(quiet.per_cpu_second * BATCH as f64);
+            for (kept, baseline) in all.kept.iter_mut().zip([&quiet, &computing, &copied]) {
+                kept.push(busy.per_cpu_second / baseline.per_cpu_second);
+            }
+        }
+        all
+    }
+}
+
+/// The highest of the rates at which lookups keep nine tenths of their rate: of the quiet one, and of that beside a core that
+/// computes within registers for as long as the promotions take.
+///
+/// The second is what the promotions themselves cost the lookups: two processors of a virtual machine may be one core of the
+/// host, which gives each less as soon as both run, whatever they do.
+pub(crate) fn changes_per_second() {
+    let world = World::new();
+    let mut copying = Copying::new();
+    // Many short rounds: the machine's own swings are as large as what is looked for.
+    let rounds = if measure::is_quick() { 1 } else { 7 };
+    let mut best = [(Spread::once(0.0), 1.0); 2];
+    let (mut quiet_rates, mut rates) = (Vec::new(), Vec::new());
+    for rate in RATES {
+        let all = AtRate::measure(&world, rate, rounds, &mut copying);
+        let reached = Spread::new(all.reached.into_iter());
+        rates.push((
+            reached.median,
+            Spread::new(all.looked_up.into_iter()).median,
+        ));
+        quiet_rates.extend(all.quiet);
+        let kept = all.kept.map(|kept| Spread::new(kept.into_iter()).median);
+        let [of_quiet, of_computing, of_copying] = kept.map(|kept| kept * 100.0);
         measure::say(&format!(
-            "  {rate} changes/s asked for, {} made, lookups kept {:.0} %",
+            "  {rate} changes/s asked for, {} made, lookups kept {of_quiet:.0} % of the quiet rate, {of_computing:.0} % of \
+             that beside a core that computes, {of_copying:.0} % of that beside one that copies pages",
             measure::figure(reached.median),
-            kept.median * 100.0
         ));
         // One rate somewhat short may be the machine's doing: the next ones tell.
-        if kept.median < KEPT - 0.2 || reached.median < 0.9 * rate as f64 {
+        if kept[0].max(kept[1]) < KEPT - 0.2 || reached.median < 0.9 * rate as f64 {
             break;
         }
-        if kept.median >= KEPT {
-            best = reached;
-            kept_then = kept.median;
+        for (best, kept) in best.iter_mut().zip(kept) {
+            if kept >= KEPT {
+                *best = (reached, kept);
+            }
         }
     }
     if let Some(folder) = plot::folder() {
         let quiet = Spread::new(quiet_rates.into_iter()).median;
         draw_rates(rates, quiet).write(&folder);
     }
-    Row {
-        what: "zone changes/s with lookups kept ≥ 90 % of the quiet rate, 100 k zones",
-        ours: format!("{} changes/s", measure::figure(best.median)),
-        baseline: format!("lookups kept {:.0} %", kept_then * 100.0),
-        value: best,
-        target: Target::AtLeast(10_000.0, 50_000.0),
+    let rows = [
+        "zone changes/s with lookups kept ≥ 90 % of the quiet rate, 100 k zones",
+        "zone changes/s with lookups kept ≥ 90 % of the rate beside a core that computes as long, 100 k zones",
+    ];
+    for (what, (best, kept)) in rows.into_iter().zip(best) {
+        Row {
+            what,
+            ours: format!("{} changes/s", measure::figure(best.median)),
+            baseline: format!("lookups kept {:.0} %", kept * 100.0),
+            value: best,
+            target: Target::AtLeast(10_000.0, 50_000.0),
+        }
+        .report();
     }
-    .report();
 }
 
 /// Lookups against changes, beside the quiet rate and what of it must be kept.
@@ -314,8 +449,8 @@ pub(crate) fn batch_latency() {
     let slices: Vec<(f64, f64)> = (0..rounds)
         .map(|_| {
             let quiet = world.look_up(&world.published(), slice());
-            let (busy, rate) = world.look_up_while_changing(slice(), 1, 1_000);
-            promotions.push(rate);
+            let (busy, made) = world.look_up_while_changing(slice(), 1, 1_000);
+            promotions.push(made.promotions);
             all_quiet.extend_from_slice(&quiet.times);
             all_busy.extend_from_slice(&busy.times);
             (p99(busy), p99(quiet))

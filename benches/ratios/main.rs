@@ -2,6 +2,7 @@
 //! `scripts/bench` prints. `benches/README.md` describes the workloads. `workload FOLDER [NAME=N…]` writes one as files instead.
 //!
 //! One after the other: the order matters to none but the first, which measures the memory of the process.
+//! `RINGFENCE_BENCH_ONLY=changing,latency` runs only these parts.
 
 #![allow(
     clippy::disallowed_methods,
@@ -36,6 +37,30 @@ fn main() -> Result<(), String> {
     {
         return workload::write(rest);
     }
+    let only = std::env::var("RINGFENCE_BENCH_ONLY").ok();
+    let is_wanted =
+        |part: &str| (only.as_deref()).is_none_or(|only| only.split(',').any(|one| one == part));
+    if is_wanted("million") {
+        million();
+    }
+    let parts: [(&str, fn()); 7] = [
+        ("lookup", lookup::baselines),
+        ("real", real::report),
+        ("rebuild", promotion::rebuild),
+        ("changing", changing::changes_per_second),
+        ("latency", changing::batch_latency),
+        ("codec", codec::round_trip),
+        ("correct", correct::memberships),
+    ];
+    for (part, report) in parts {
+        if is_wanted(part) {
+            report();
+        }
+    }
+    Ok(())
+}
+
+fn million() {
     let small = support::index(&support::tessellation(32, million::PER_EDGE));
     let large = million::bootstrap();
     million::lookup(&small, &large);
@@ -44,13 +69,4 @@ fn main() -> Result<(), String> {
         curves::zones(&folder, &small, &large);
         curves::vertices(&folder);
     }
-    drop(large);
-    lookup::baselines();
-    real::report();
-    promotion::rebuild();
-    changing::changes_per_second();
-    changing::batch_latency();
-    codec::round_trip();
-    correct::memberships();
-    Ok(())
 }

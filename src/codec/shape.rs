@@ -122,16 +122,12 @@ impl Reader<'_> {
         let mut count = 0;
         self.scanner.skip_space();
         while !self.scanner.take(b']') {
-            let start = self.scanner.clone();
-            let kind = self
-                .scanner
-                .skip_value(0)
-                .map_err(|error| self.broken(error))?;
-            if !kind.is_number() {
-                return Err(self.refuse("a position has a member that is not a number"));
-            }
+            let number = match self.scanner.take_decimal() {
+                Some(number) => number,
+                None => self.number()?,
+            };
             if let Some(ordinate) = ordinates.get_mut(count) {
-                *ordinate = start.until(&self.scanner).parse().unwrap_or(f64::NAN);
+                *ordinate = number;
             }
             count += 1;
             self.next_item();
@@ -143,6 +139,20 @@ impl Reader<'_> {
             lon: ordinates[0],
             lat: ordinates[1],
         })
+    }
+
+    /// A number in whatever form.
+    fn number(&mut self) -> Result<f64, Rejection> {
+        let start = self.scanner.clone();
+        let kind = self
+            .scanner
+            .skip_value(0)
+            .map_err(|error| self.broken(error))?;
+        if kind.is_number() {
+            Ok(start.until(&self.scanner).parse().unwrap_or(f64::NAN))
+        } else {
+            Err(self.refuse("a position has a member that is not a number"))
+        }
     }
 
     /// An array of what `item` reads.

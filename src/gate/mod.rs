@@ -28,5 +28,5 @@ pub use engine::Gate;
 pub use messages::{BuildRequest, GateEffect, GateInput, StopReason};
 pub use rejected::RejectedZone;
 pub use snapshot::{Degraded, Epoch, LiveIndexes, RetireList, Snapshot, SnapshotCell};
-pub use status::{GateCounters, GateStatus, Held, HeldCause, PartitionStatus};
+pub use status::{GateCounters, GateStatus, Held, HeldCause, PartitionStatus, Reading};
 pub use watermark::{EndAnswer, MaxTimestamp, ProofRound};

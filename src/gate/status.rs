@@ -63,6 +63,17 @@ pub struct PartitionStatus {
     pub log_end: Option<Offset>,
 }
 
+/// How far a reading from the start has come. Offsets are counted: compaction has left holes, so a part of it may go fast.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Records read.
+    pub read: u64,
+    /// Records that there are.
+    pub of: u64,
+    /// Zones found in them until now.
+    pub zones: usize,
+}
+
 /// Counts since the start.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct GateCounters {
@@ -95,6 +106,8 @@ pub struct GateStatus {
     pub bootstrapped: bool,
     /// What the bootstrap waits for, in words; empty when done.
     pub waiting_for: String,
+    /// How far it has come while the zones topic is read from its start, once the ends of all partitions are known.
+    pub reading: Option<Reading>,
     /// Whether it is reading all over again.
     pub starting_over: bool,
     /// Whether answers are flagged `degraded`.

@@ -274,6 +274,55 @@ fn i14_nothing_is_published_before_every_partition_has_met_its_first_proof() {
 }
 
 #[test]
+fn how_far_a_reading_from_the_start_has_come_is_told_until_it_is_done() {
+    let mut shard = Shard::new(2);
+    let reading = |shard: &Shard| {
+        let reading = shard.gate.status().reading;
+        reading.map(|Reading { read, of, .. }| (read, of))
+    };
+    assert_eq!(reading(&shard), None, "no end is known");
+    // Partition 0 begins at 100, as retention has left it; of both some is read.
+    for (partition, offset) in [(0, 119), (1, 9)] {
+        shard.tell(GateInput::Position {
+            partition: PartitionId(partition),
+            next_offset: Offset(offset + 1),
+        });
+    }
+    let answer = |start, end| EndAnswer {
+        log_start: Offset(start),
+        log_end: Offset(end),
+        max_timestamp: MaxTimestamp::Unsupported,
+    };
+    let ends = [(0, answer(100, 150)), (1, answer(0, 30))];
+    let round = |asked_at| ProofRound {
+        asked_at: EventTime::clamped(asked_at),
+        answers: (ends.iter())
+            .map(|(partition, answer)| (PartitionId(*partition), *answer))
+            .collect(),
+    };
+    shard.tell(GateInput::Round(round(10_000)));
+    assert_eq!(reading(&shard), Some((30, 80)));
+    let said = shard.gate.status().waiting_for;
+    assert!(said.ends_with("; 30 of 80 records read"), "{said}");
+    for (partition, end) in [(0, 150), (1, 30)] {
+        shard.tell(GateInput::EndOfPartition {
+            partition: PartitionId(partition),
+            next_offset: Offset(end),
+        });
+    }
+    assert_eq!(
+        reading(&shard),
+        Some((80, 80)),
+        "an end may stand above what is read"
+    );
+    let mut shard = Shard::new(1);
+    shard.change(0, 1_000, "base", zone("base", 0.0), None);
+    assert_eq!(shard.gate.status().reading, None);
+    shard.round(10_000, None);
+    assert_eq!(shard.gate.status().reading, None, "it is published");
+}
+
+#[test]
 fn fs_59_a_bootstrap_without_a_zone_in_force_waits_unless_empty_is_allowed() {
     let mut shard = Shard::new(1);
     shard.change(0, 1_000, "soon", zone("soon", 0.0), Some(20_000));

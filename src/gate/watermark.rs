@@ -80,6 +80,8 @@ pub(super) struct PartitionWatermark {
     watermark: Option<EventTime>,
     pub(super) last_answer: LastAnswer,
     pub(super) last_answer_at: MonoTime,
+    /// Where the log began and ended by the last answer, proof or not.
+    log: Option<(Offset, Offset)>,
     /// When it was last read to an end asked for.
     pub(super) reached_end_at: MonoTime,
     /// What was read when the last answer came.
@@ -105,6 +107,7 @@ impl PartitionWatermark {
             watermark: None,
             last_answer: LastAnswer::None,
             last_answer_at: now,
+            log: None,
             reached_end_at: now,
             read_before: Offset(0),
         }
@@ -136,6 +139,13 @@ impl PartitionWatermark {
             .max(self.end_of_partition.unwrap_or_default())
     }
 
+    /// How many offsets of the log are read, and how many there are; `None` before the first answer.
+    pub(super) fn read_of(&self) -> Option<(u64, u64)> {
+        let (start, end) = self.log?;
+        let count = |to: Offset| u64::try_from(to.0 - start.0).unwrap_or(0);
+        Some((count(self.staged_to().min(end)), count(end)))
+    }
+
     pub(super) fn read_to(&mut self, next_offset: Offset, margin: Duration, now: MonoTime) {
         self.next_offset = self.next_offset.max(next_offset);
         self.settle(margin, now);
@@ -164,6 +174,7 @@ impl PartitionWatermark {
         }
         self.read_before = self.read_before.max(self.staged_to());
         self.last_answer_at = now;
+        self.log = Some((answer.log_start, answer.log_end));
         self.counts_from.get_or_insert(answer.log_end);
         // What may be held back behind the end is stamped before any marker that comes to stand behind it.
         if self.kind == ProofKind::End && !answer.is_proof() {

@@ -1,7 +1,7 @@
 //! What a shape is: validation, normalisation (winding, closing, ±180°, poles), circles and the exact `covers`.
 //! Boundary belongs to the zone (DESIGN 5). Knows nothing of JSON, Kafka or time.
 //!
-//! `ring` understands what is written, `validate` and `sweep` judge it, `repair` mends it, `polygons` and `circle`
+//! `ring` understands what is written, `validate`, `simple` and `sweep` judge it, `repair` mends it, `polygons` and `circle`
 //! answer; `exact` holds the predicates that all of them rest on.
 
 mod circle;
@@ -13,6 +13,7 @@ mod polygons;
 mod repair;
 mod ring;
 mod segment;
+mod simple;
 mod status;
 mod stripes;
 mod sweep;
@@ -211,7 +212,12 @@ impl Area {
 
     /// Adds all pieces of its boundary to `found`; a circle has none.
     pub fn segments(&self, found: &mut Vec<Segment>) {
-        found.extend(self.edges().flat_map(|edge| Segment::of(&edge)));
+        found.reserve(self.vertex_count());
+        // Edge by edge and not by `extend`, which asks an iterator of two levels for each piece from outside.
+        self.edges().for_each(|edge| match edge.crosses {
+            None => found.push(Segment::new(edge.from, edge.to)),
+            Some(_) => found.extend(Segment::of(&edge)),
+        });
     }
 
     /// Adds the pieces of its boundary that meet the window to `found`; a circle has none.

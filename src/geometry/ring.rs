@@ -32,6 +32,10 @@ pub(super) struct Ring {
     pub(super) pole: Option<Pole>,
     /// Whether the area within lies to the left of its edges; `None` where it turns back on itself at its western end.
     pub(super) interior_left: Option<bool>,
+    /// Its westernmost place, the southern one of several.
+    pub(super) western: Place,
+    /// Its easternmost place, the northern one of several.
+    pub(super) eastern: Place,
 }
 
 impl Ring {
@@ -92,27 +96,39 @@ impl Ring {
         let Unwrapped {
             places, winding, ..
         } = unwrapped;
-        let interior_left = interior_left(&places, winding, pole);
-        Ok(Self {
-            polygon,
-            number,
-            places,
-            winding,
-            pole,
-            interior_left,
-        })
+        Ok(Self::understood(polygon, number, places, winding, pole))
     }
 
     /// A ring that is closed in the plane between -180 and 180: nothing to unwrap. The first place is not repeated.
     pub(super) fn planar(polygon: usize, number: usize, places: Vec<Place>) -> Self {
-        let interior_left = interior_left(&places, 0, None);
+        Self::understood(polygon, number, places, 0, None)
+    }
+
+    fn understood(
+        polygon: usize,
+        number: usize,
+        places: Vec<Place>,
+        winding: i32,
+        pole: Option<Pole>,
+    ) -> Self {
+        let (mut west, mut east) = (0, 0);
+        for (index, at) in places.iter().enumerate() {
+            if at.sweep_order(&places[west]).is_lt() {
+                west = index;
+            }
+            if at.sweep_order(&places[east]).is_gt() {
+                east = index;
+            }
+        }
         Self {
             polygon,
             number,
+            winding,
+            pole,
+            interior_left: interior_left(&places, west, winding, pole),
+            western: places[west],
+            eastern: places[east],
             places,
-            winding: 0,
-            pole: None,
-            interior_left,
         }
     }
 
@@ -143,8 +159,7 @@ impl Ring {
         if self.winding != 0 {
             return None;
         }
-        let west = self.places.iter().min_by(|a, b| a.sweep_order(b))?;
-        let east = self.places.iter().max_by(|a, b| a.sweep_order(b))?;
+        let (west, east) = (self.western, self.eastern);
         // The line `from` next west of the westernmost place (or through it), and the one a turn east of it.
         let start = Place {
             lon: from,
@@ -307,15 +322,12 @@ impl Unwrapped {
     }
 }
 
-/// Whether the area within is to the left; `None` where the ring turns back on itself at its western end.
-fn interior_left(places: &[Place], winding: i32, pole: Option<Pole>) -> Option<bool> {
+/// Whether the area within is to the left; `None` where the ring turns back on itself at its western end, which is at `west`.
+fn interior_left(places: &[Place], west: usize, winding: i32, pole: Option<Pole>) -> Option<bool> {
     if let Some(pole) = pole {
         return Some((winding > 0) == (pole == Pole::North));
     }
     let count = places.len();
-    let west = (0..count)
-        .min_by(|i, j| places[*i].sweep_order(&places[*j]))
-        .expect("a ring has places");
     match side(
         places[(west + count - 1) % count],
         places[west],

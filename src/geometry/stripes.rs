@@ -133,10 +133,10 @@ impl Stripes {
                 edges.push(crossing.unwrap_or(EdgeRef(index)));
             }
         }
-        let scale = Self::scale(vertices, &edges);
+        let (scale, stripes) = Self::scale(vertices, &edges);
         let mut ends = vec![0_u32; scale.count + 1];
         for edge in &edges {
-            for stripe in stripes_of(vertices, &scale, *edge) {
+            for stripe in stripes_of(&stripes, &scale, *edge) {
                 ends[stripe + 1] += 1;
             }
         }
@@ -146,7 +146,7 @@ impl Stripes {
         let starts = ends.clone();
         let mut sorted = vec![EdgeRef(0); ends[scale.count] as usize];
         for edge in &edges {
-            for stripe in stripes_of(vertices, &scale, *edge) {
+            for stripe in stripes_of(&stripes, &scale, *edge) {
                 sorted[ends[stripe] as usize] = *edge;
                 ends[stripe] += 1;
             }
@@ -157,8 +157,8 @@ impl Stripes {
         }
     }
 
-    /// The finest stripes that keep to the bound on references.
-    fn scale(vertices: &[Position], edges: &[EdgeRef]) -> Scale {
+    /// The finest stripes that keep to the bound on references, and the one that each vertex is in.
+    fn scale(vertices: &[Position], edges: &[EdgeRef]) -> (Scale, Vec<u32>) {
         let any_crosses = edges.iter().any(|edge| edge.crosses().is_some());
         let lons = vertices.iter().map(|at| at.lon);
         let (mut lon_min, mut lon_max) = lons
@@ -169,6 +169,7 @@ impl Stripes {
             (lon_min, lon_max) = (-180.0, 180.0);
         }
         let mut count = (edges.len() / EDGES_PER_STRIPE).max(1);
+        let mut stripes = Vec::with_capacity(vertices.len());
         loop {
             let per_degree = count as f64 / (lon_max - lon_min).max(f64::MIN_POSITIVE);
             let scale = Scale {
@@ -176,12 +177,14 @@ impl Stripes {
                 per_degree: per_degree.min(1e300),
                 count,
             };
+            stripes.clear();
+            stripes.extend(vertices.iter().map(|at| scale.stripe(at.lon) as u32));
             let references: usize = edges
                 .iter()
-                .map(|edge| stripes_of(vertices, &scale, *edge).count())
+                .map(|edge| stripes_of(&stripes, &scale, *edge).count())
                 .sum();
             if count == 1 || references <= REFERENCES_PER_EDGE * edges.len() {
-                return scale;
+                return (scale, stripes);
             }
             count /= 2;
         }
@@ -224,14 +227,14 @@ impl Stripes {
     }
 }
 
-/// The stripes an edge meets: one run, or the two ends of the map.
+/// The stripes an edge meets, by those of the vertices: one run, or the two ends of the map.
 fn stripes_of<'a>(
-    vertices: &[Position],
+    stripes: &[u32],
     scale: &'a Scale,
     edge: EdgeRef,
 ) -> impl Iterator<Item = usize> + use<'a> {
-    let from = scale.stripe(vertices[edge.index()].lon);
-    let to = scale.stripe(vertices[edge.index() + 1].lon);
+    let from = stripes[edge.index()] as usize;
+    let to = stripes[edge.index() + 1] as usize;
     let (first, second) = match edge.crosses() {
         None => (from.min(to)..from.max(to) + 1, 0..0),
         Some(Crossing::Eastward) => (0..to + 1, (to + 1).max(from)..scale.count),

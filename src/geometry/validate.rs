@@ -7,11 +7,21 @@
 
 use super::exact::{Place, compare_directions};
 use super::ring::{Ring, rejection};
+use super::simple;
 use super::sweep::{self, Sweep};
 use crate::rejection::{Rejection, RejectionReason};
 
 /// Checks the rings of a shape.
 pub(super) fn check(rings: &[Ring]) -> Result<(), Rejection> {
+    match rings {
+        // Most zones; in a fifth of the time.
+        [ring] if simple::is_simple(ring) => Ok(()),
+        _ => check_in_full(rings),
+    }
+}
+
+/// The same by all three passes.
+pub(super) fn check_in_full(rings: &[Ring]) -> Result<(), Rejection> {
     if let Some(ring) = rings.iter().find(|ring| ring.interior_left.is_none()) {
         let reason = RejectionReason::SelfIntersection;
         return Err(rejection(

@@ -60,7 +60,11 @@ fn position([lon, lat]: [i32; 2]) -> Position {
 
 /// A vertex in units, if that is all of it.
 fn units(at: &Position) -> Option<[i32; 2]> {
-    let units = [at.lon, at.lat].map(|degrees| (degrees * UNITS).round() as i32);
+    // The nearest whole number but for ties, which are no multiple of a unit anyway: `round` is a call of the C library's.
+    let units = [at.lon, at.lat].map(|degrees| {
+        let many = degrees * UNITS;
+        (many + 0.5_f64.copysign(many)) as i32
+    });
     let is_same = |one: f64, other: f64| one.to_bits() == other.to_bits();
     let back = position(units);
     (is_same(back.lon, at.lon) && is_same(back.lat, at.lat)).then_some(units)

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use rayon::prelude::*;
+
 use super::engine::{Engine, Update};
 use super::history::is_alive;
 use super::timeline::{Ruler, TimelineEntry};
@@ -35,6 +37,9 @@ pub struct BuildReport {
     /// Changes that later ones in the log had cancelled.
     pub never_ruled: u64,
 }
+
+/// So many zones are validated by one thread at least.
+const ZONES_PER_THREAD: usize = 1_024;
 
 /// A new index and what was found out.
 #[derive(Debug)]
@@ -88,7 +93,10 @@ impl Index {
         let mut changed = BTreeSet::new();
         for change in changes {
             next.apply(change);
-            changed.insert(change.zone_id.clone());
+            // Else all zones are looked at in the end, or none.
+            if self.is_searchable && !rules.filing {
+                changed.insert(change.zone_id.clone());
+            }
         }
         next.forget(rules.history_bytes_max);
         let Build {
@@ -117,7 +125,7 @@ impl Index {
                 versions.empty(slot);
             }
             engine.rebuild(versions, as_of);
-            index.validate(index.timelines.keys())?;
+            index.validate_all()?;
         }
         Ok(Built { index, report })
     }
@@ -126,6 +134,25 @@ impl Index {
         &self,
         changed: impl IntoIterator<Item = &'a ZoneId>,
     ) -> Result<(), BuildFailure> {
+        self.validate_counts()?;
+        changed
+            .into_iter()
+            .try_for_each(|id| self.validate_zone(id))
+    }
+
+    /// The same of every zone, by all cores.
+    fn validate_all(&self) -> Result<(), BuildFailure> {
+        self.validate_counts()?;
+        let zones: Vec<&ZoneId> = self.timelines.keys().collect();
+        // Whichever thread finds one: the first failure in the order of the zones is told, as one thread would.
+        let failure = zones
+            .par_iter()
+            .with_min_len(ZONES_PER_THREAD)
+            .find_map_first(|id| self.validate_zone(id).err());
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn validate_counts(&self) -> Result<(), BuildFailure> {
         if self.engine.entry_count() < self.versions.len() {
             return Err(BuildFailure {
                 zone: None,
@@ -137,44 +164,46 @@ impl Index {
                 .into(),
             });
         }
-        for id in changed {
-            let failure = |detail: &str| BuildFailure {
-                zone: Some(id.clone()),
-                detail: detail.into(),
-            };
-            let Some(timeline) = self.timelines.get(id) else {
-                continue;
-            };
-            let Some(last) = timeline.entries().last() else {
-                continue;
-            };
-            match last.ruler {
-                Ruler::Upsert { slot, .. } => {
-                    let zone = self.version(slot).zone();
-                    let at = zone.area.interior_point();
-                    let is_found = self
+        Ok(())
+    }
+
+    fn validate_zone(&self, id: &ZoneId) -> Result<(), BuildFailure> {
+        let failure = |detail: &str| BuildFailure {
+            zone: Some(id.clone()),
+            detail: detail.into(),
+        };
+        let Some(timeline) = self.timelines.get(id) else {
+            return Ok(());
+        };
+        let Some(last) = timeline.entries().last() else {
+            return Ok(());
+        };
+        match last.ruler {
+            Ruler::Upsert { slot, .. } => {
+                let zone = self.version(slot).zone();
+                let at = zone.area.interior_point();
+                let is_found = self
+                    .zones_at(at, last.valid_from)
+                    .iter()
+                    .any(|found| std::ptr::eq(found.zone(), zone));
+                if !is_found {
+                    return Err(failure("not found at a point of its own"));
+                }
+            }
+            Ruler::Remove => {
+                let before = timeline
+                    .entries()
+                    .iter()
+                    .rev()
+                    .find_map(TimelineEntry::slot);
+                if let Some(slot) = before {
+                    let at = self.version(slot).zone().area.interior_point();
+                    if self
                         .zones_at(at, last.valid_from)
                         .iter()
-                        .any(|found| std::ptr::eq(found.zone(), zone));
-                    if !is_found {
-                        return Err(failure("not found at a point of its own"));
-                    }
-                }
-                Ruler::Remove => {
-                    let before = timeline
-                        .entries()
-                        .iter()
-                        .rev()
-                        .find_map(TimelineEntry::slot);
-                    if let Some(slot) = before {
-                        let at = self.version(slot).zone().area.interior_point();
-                        if self
-                            .zones_at(at, last.valid_from)
-                            .iter()
-                            .any(|found| found.zone().id == *id)
-                        {
-                            return Err(failure("still found after its removal"));
-                        }
+                        .any(|found| found.zone().id == *id)
+                    {
+                        return Err(failure("still found after its removal"));
                     }
                 }
             }

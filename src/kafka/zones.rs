@@ -99,38 +99,44 @@ impl ZoneConsumer {
         }
     }
 
-    /// Hands what is at hand to `each`, waiting at most `timeout` for the first.
+    /// Hands what is at hand to `all`, in order, waiting at most `timeout` for the first.
     ///
     /// # Errors
     /// What no waiting mends.
-    pub fn take(
+    pub fn take<T>(
         &mut self,
         timeout: Duration,
-        mut each: impl FnMut(ZoneEvent<'_>),
-    ) -> Result<(), EdgeError> {
+        all: impl FnOnce(&[ZoneEvent<'_>]) -> T,
+    ) -> Result<T, EdgeError> {
         let batch = self.queue.take(BATCH, timeout);
+        // All headers first: records lend their parts of them.
         let mut headers = Vec::new();
+        let mut ends = Vec::with_capacity(BATCH);
         for message in batch.messages() {
+            if message.error().is_none() {
+                message.headers(&mut headers);
+            }
+            ends.push(headers.len());
+        }
+        let mut events = Vec::with_capacity(ends.len());
+        let mut begin = 0;
+        for (message, end) in batch.messages().zip(ends) {
             let (partition, offset) = (message.partition(), message.offset());
             match message.error() {
-                None => {
-                    headers.clear();
-                    message.headers(&mut headers);
-                    each(ZoneEvent::Record(RecordRef {
-                        partition,
-                        offset,
-                        timestamp: message.timestamp(),
-                        key: message.key(),
-                        value: message.value(),
-                        headers: &headers,
-                    }));
-                }
-                Some(RDKafkaErrorCode::PartitionEOF) => each(ZoneEvent::End {
+                None => events.push(ZoneEvent::Record(RecordRef {
+                    partition,
+                    offset,
+                    timestamp: message.timestamp(),
+                    key: message.key(),
+                    value: message.value(),
+                    headers: &headers[begin..end],
+                })),
+                Some(RDKafkaErrorCode::PartitionEOF) => events.push(ZoneEvent::End {
                     partition,
                     next_offset: offset,
                 }),
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                    each(ZoneEvent::OutOfRange(partition));
+                    events.push(ZoneEvent::OutOfRange(partition));
                 }
                 Some(code) if is_transient(code) => {}
                 Some(code) => {
@@ -140,8 +146,9 @@ impl ZoneConsumer {
                     )));
                 }
             }
+            begin = end;
         }
-        Ok(())
+        Ok(all(&events))
     }
 }
 
@@ -178,9 +185,11 @@ mod tests {
             while met != [2; 3] {
                 reader.serve().unwrap();
                 reader
-                    .take(Duration::from_millis(10), |event| {
-                        if let ZoneEvent::Record(record) = event {
-                            met[record.partition.0 as usize] += 1;
+                    .take(Duration::from_millis(10), |events| {
+                        for event in events {
+                            if let ZoneEvent::Record(record) = event {
+                                met[record.partition.0 as usize] += 1;
+                            }
                         }
                     })
                     .unwrap();

@@ -398,6 +398,11 @@ fn gate_json(status: &GateStatus) -> Value {
     json!({
         "bootstrapped": status.bootstrapped,
         "waiting_for": status.waiting_for,
+        "reading": status.reading.map(|reading| json!({
+            "read": reading.read,
+            "of": reading.of,
+            "zones": reading.zones,
+        })),
         "starting_over": status.starting_over,
         "clock_difference_ms": status.clock_difference_ms,
         "degraded": status.degraded,

@@ -1,8 +1,9 @@
-//! Says in the log what the zones side waits for before its first snapshot: nothing else is heard of a start that waits.
+//! Says in the log what the zones side waits for before its first snapshot, and how far it has come: nothing else is heard of
+//! a start that waits.
 
 use std::time::Duration;
 
-use crate::gate::GateStatus;
+use crate::gate::{GateStatus, Reading};
 use crate::time::MonoTime;
 
 /// A start that takes no longer says nothing.
@@ -10,18 +11,27 @@ const FIRST_AFTER: Duration = Duration::from_secs(1);
 /// How often it is said again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
-/// When it was said.
+/// When it was said, and how far the reading had come then.
 #[derive(Debug)]
 pub(super) struct Waiting {
     begun: MonoTime,
-    told_at: Option<MonoTime>,
+    told: Option<(MonoTime, u64)>,
+}
+
+/// How a reading goes on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+struct Progress {
+    percent: u64,
+    per_second: u64,
+    /// At the rate since it was told last; `None` where nothing came.
+    remaining_s: Option<u64>,
 }
 
 impl Waiting {
     pub(super) const fn new(now: MonoTime) -> Self {
         Self {
             begun: now,
-            told_at: None,
+            told: None,
         }
     }
 
@@ -29,19 +39,48 @@ impl Waiting {
         if status.bootstrapped || !self.is_due(now) {
             return;
         }
-        self.told_at = Some(now);
         let seconds = now.since(self.begun).as_secs();
-        tracing::info!(
-            seconds,
-            waiting_for = status.waiting_for,
-            "waiting: no event is enriched yet"
-        );
+        let waiting_for = status.waiting_for.as_str();
+        match status.reading {
+            Some(reading) => {
+                let Progress {
+                    percent,
+                    per_second,
+                    remaining_s,
+                } = self.progress(reading, now);
+                let Reading { read, of, zones } = reading;
+                tracing::info!(
+                    seconds,
+                    waiting_for,
+                    read,
+                    of,
+                    percent,
+                    zones,
+                    per_second,
+                    remaining_s,
+                    "waiting: no event is enriched yet"
+                );
+            }
+            None => tracing::info!(seconds, waiting_for, "waiting: no event is enriched yet"),
+        }
+        self.told = Some((now, status.reading.map_or(0, |reading| reading.read)));
+    }
+
+    fn progress(&self, Reading { read, of, .. }: Reading, now: MonoTime) -> Progress {
+        let (since, before) = self.told.unwrap_or((self.begun, 0));
+        let millis = now.since(since).as_millis().max(1) as u64;
+        let per_second = read.saturating_sub(before) * 1_000 / millis;
+        Progress {
+            percent: (read * 100).checked_div(of).unwrap_or(100),
+            per_second,
+            remaining_s: of.saturating_sub(read).checked_div(per_second),
+        }
     }
 
     fn is_due(&self, now: MonoTime) -> bool {
-        let (since, after) = self
-            .told_at
-            .map_or((self.begun, FIRST_AFTER), |told_at| (told_at, AGAIN_AFTER));
+        let (since, after) = self.told.map_or((self.begun, FIRST_AFTER), |(told_at, _)| {
+            (told_at, AGAIN_AFTER)
+        });
         now.since(since) >= after
     }
 }
@@ -50,12 +89,49 @@ impl Waiting {
 mod tests {
     use super::*;
 
+    fn at(seconds: u64) -> MonoTime {
+        MonoTime::from_micros(seconds * 1_000_000)
+    }
+
     #[test]
     fn it_is_due_after_a_second_and_then_every_five() {
-        let at = |seconds: u64| MonoTime::from_micros(seconds * 1_000_000);
         let mut waiting = Waiting::new(at(7));
         assert!(!waiting.is_due(at(7)) && waiting.is_due(at(8)));
-        waiting.told_at = Some(at(8));
+        waiting.told = Some((at(8), 0));
         assert!(!waiting.is_due(at(12)) && waiting.is_due(at(13)));
+    }
+
+    #[test]
+    fn the_rest_is_reckoned_at_the_rate_since_it_was_told_last() {
+        let mut waiting = Waiting::new(at(7));
+        let reading = |read| Reading {
+            read,
+            of: 1_000,
+            zones: 0,
+        };
+        let progress = |percent, per_second, remaining_s| Progress {
+            percent,
+            per_second,
+            remaining_s,
+        };
+        assert_eq!(
+            waiting.progress(reading(100), at(8)),
+            progress(10, 100, Some(9))
+        );
+        waiting.told = Some((at(8), 100));
+        assert_eq!(
+            waiting.progress(reading(350), at(13)),
+            progress(35, 50, Some(13))
+        );
+        assert_eq!(
+            waiting.progress(reading(100), at(13)),
+            progress(10, 0, None)
+        );
+        let nothing = Reading {
+            read: 0,
+            of: 0,
+            zones: 0,
+        };
+        assert_eq!(waiting.progress(nothing, at(13)), progress(100, 0, None));
     }
 }

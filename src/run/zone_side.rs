@@ -6,26 +6,25 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
+use super::decoding::Decoder;
 use super::letters::Letters;
 use super::markers::Markers;
 use super::promoter::Promoter;
 use super::waiting::Waiting;
 use crate::clock::{Clock, GuardedTime};
-use crate::codec::zone_change::{self, ZoneRules};
+use crate::codec::zone_change::ZoneRules;
 use crate::gate::clock_guard::ClockGuard;
 use crate::gate::{
     EndAnswer, Epoch, Gate, GateConfig, GateEffect, GateInput, GateStatus, LiveIndexes,
-    MaxTimestamp, ProofKind, ProofRound, Snapshot, SnapshotCell, StopReason, ZoneRecord,
-    ZonesTopic,
+    MaxTimestamp, ProofKind, ProofRound, Snapshot, SnapshotCell, StopReason, ZonesTopic,
 };
 use crate::kafka::EdgeError;
 use crate::kafka::client::{Logged, PlainConsumer, Settings, create};
 use crate::kafka::ends::{EndAsker, EndEvent, EndRound, LargestStamp};
-use crate::kafka::zones::{ZoneConsumer, ZoneEvent};
+use crate::kafka::zones::ZoneConsumer;
 use crate::metrics;
-use crate::partition::RecordPosition;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{OwnedRecord, RecordRef, RecordTimestamp};
+use crate::telemetry::RecordTimestamp;
 use crate::time::{EventTime, MonoTime, Now};
 
 /// How long a turn waits for records.
@@ -110,6 +109,7 @@ impl ZoneWindow {
 pub(super) struct ZoneSide {
     settings: ZoneSideSettings,
     consumer: ZoneConsumer,
+    decoder: Decoder,
     asker: EndAsker<Logged>,
     gate: Gate,
     guard: ClockGuard,
@@ -168,6 +168,7 @@ impl ZoneSide {
                 Now { mono, wall },
             ),
             guard: ClockGuard::new(wall, mono),
+            decoder: Decoder::new(settings.rules.clone()),
             settings,
             consumer,
             asker,
@@ -319,50 +320,24 @@ impl ZoneSide {
 
     fn read(&mut self) -> Result<(), ZoneError> {
         let now = self.time.now();
-        let (gate, effects) = (&mut self.gate, &mut self.effects);
-        let (settings, markers) = (&self.settings, &mut self.markers);
-        let mut create_time = false;
-        self.consumer.take(TURN, |event| match event {
-            ZoneEvent::Record(record) if zone_change::is_marker(record.key, record.value) => {
-                if let Some(markers) = markers {
-                    markers.read(record.partition, now.mono);
+        let decoder = &self.decoder;
+        let inputs = self.consumer.take(TURN, |events| decoder.inputs(events))?;
+        for input in inputs {
+            match &input {
+                GateInput::Marker { position, .. } => {
+                    if let Some(markers) = &mut self.markers {
+                        markers.read(position.partition, now.mono);
+                    }
                 }
-                let position = RecordPosition {
-                    partition: record.partition,
-                    offset: record.offset,
-                };
-                let timestamp = record.timestamp;
-                let marker = GateInput::Marker {
-                    position,
-                    timestamp,
-                };
-                gate.handle(marker, now, effects);
+                GateInput::Record(record) => {
+                    let is_create = matches!(record.timestamp, RecordTimestamp::Create(_));
+                    if is_create && !self.settings.create_time_allowed {
+                        return Err(ZoneError::CreateTime);
+                    }
+                }
+                _ => {}
             }
-            ZoneEvent::Record(record) => {
-                create_time |= matches!(record.timestamp, RecordTimestamp::Create(_))
-                    && !settings.create_time_allowed;
-                let record = zone_record(&record, &settings.rules);
-                gate.handle(GateInput::Record(Box::new(record)), now, effects);
-            }
-            ZoneEvent::End {
-                partition,
-                next_offset,
-            } => {
-                gate.handle(
-                    GateInput::EndOfPartition {
-                        partition,
-                        next_offset,
-                    },
-                    now,
-                    effects,
-                );
-            }
-            ZoneEvent::OutOfRange(partition) => {
-                gate.handle(GateInput::OutOfRange(partition), now, effects);
-            }
-        })?;
-        if create_time {
-            return Err(ZoneError::CreateTime);
+            self.gate.handle(input, now, &mut self.effects);
         }
         self.carry_out_all(now)
     }
@@ -496,19 +471,5 @@ fn proof(round: &EndRound) -> ProofRound {
     ProofRound {
         asked_at: round.asked_at,
         answers: answers.collect(),
-    }
-}
-
-fn zone_record(record: &RecordRef<'_>, rules: &ZoneRules) -> ZoneRecord {
-    ZoneRecord {
-        position: RecordPosition {
-            partition: record.partition,
-            offset: record.offset,
-        },
-        timestamp: record.timestamp,
-        outcome: zone_change::decode(record.key, record.value, rules)
-            .map_err(|rejection| (zone_change::zone_of_key(record.key), rejection)),
-        bytes: record.byte_len(),
-        record: Some(Arc::new(OwnedRecord::from(record))),
     }
 }

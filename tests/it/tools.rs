@@ -478,10 +478,17 @@ fn a_start_without_any_zone_says_what_it_waits_for() {
     let status = daemon.status().expect("it answers");
     let said = status["waiting_for"].as_str().unwrap();
     assert!(said.contains(what), "{status:#}");
+    let nothing_to_read = serde_json::json!({ "read": 0, "of": 0, "zones": 0 });
+    assert_eq!(status["gate"]["reading"], nothing_to_read);
+    for told in ["read", "of", "percent", "zones", "per_second"] {
+        assert!(daemon.log().contains(told), "{told}");
+    }
     let zones = file(".geojson", &[square("a", 1)]);
     done(&cluster.run(&["zones", "import", path(&zones)]));
     daemon.wait_ready();
-    assert_eq!(daemon.status().expect("it answers")["waiting_for"], "");
+    let status = daemon.status().expect("it answers");
+    assert_eq!(status["waiting_for"], "");
+    assert_eq!(status["gate"]["reading"], serde_json::Value::Null);
     daemon.stop();
 }
 

@@ -132,6 +132,39 @@ impl<'a> Scanner<'a> {
         Err(JsonError::new(fault, self.at))
     }
 
+    /// Passes and reads a number of a checked document, where that is a matter of one division: few digits and no exponent.
+    ///
+    /// The digits without their point are a whole number below 2^53 and the divisor a power of ten below 10^23. A double holds
+    /// both as they are, so their quotient is the number rounded once (Clinger 1990), as `str::parse` gives it.
+    #[inline]
+    pub(crate) fn take_decimal(&mut self) -> Option<f64> {
+        let bytes = self.text.as_bytes();
+        let is_negative = self.peek() == Some(b'-');
+        let start = self.at + usize::from(is_negative);
+        let mut at = start;
+        let mut whole = 0_u64;
+        let mut fraction_from = None;
+        loop {
+            match bytes.get(at) {
+                Some(digit @ b'0'..=b'9') => {
+                    whole = whole.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+                }
+                Some(b'.') => fraction_from = Some(at + 1),
+                Some(b'e' | b'E') => return None,
+                _ => break,
+            }
+            at += 1;
+        }
+        // Nineteen digits do not wrap.
+        if at == start || at - start > 19 || whole > 1 << 53 {
+            return None;
+        }
+        let decimals = fraction_from.map_or(0, |from| at - from);
+        let number = whole as f64 / POWERS_OF_TEN[decimals];
+        self.at = at;
+        Some(if is_negative { -number } else { number })
+    }
+
     /// Passes what may follow the document's value: space, then the end.
     ///
     /// # Errors
@@ -427,6 +460,12 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Those that a number of nineteen bytes can ask for.
+const POWERS_OF_TEN: [f64; 19] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18,
+];
+
 /// Each byte one, and each byte its highest bit.
 const ONES: u64 = u64::MAX / 255;
 const HIGH: u64 = ONES << 7;
@@ -685,6 +724,25 @@ mod tests {
         #[test]
         fn numbers_are_judged_as_serde_json_does(number in number()) {
             same_as_serde_json(number.as_bytes());
+        }
+
+        #[test]
+        fn short_decimals_are_read_to_the_last_bit_as_the_standard_library_does(
+            number in prop_oneof![number(), r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?"],
+            after in prop::sample::select(vec!["", ",", "]", " ,", "\n"]),
+        ) {
+            let text = format!("{number}{after}");
+            let mut scanner = Scanner::new(&text);
+            if check(number.as_bytes()).is_err() {
+                // It is asked for numbers of checked documents only.
+            } else if let Some(read) = scanner.take_decimal() {
+                prop_assert_eq!(read.to_bits(), number.parse::<f64>().unwrap().to_bits(), "{}", number);
+                prop_assert_eq!(scanner.at(), number.len());
+            } else {
+                prop_assert_eq!(scanner.at(), 0);
+                let digits = number.bytes().filter(u8::is_ascii_digit).count();
+                prop_assert!(digits > 15 || number.contains(['e', 'E']), "{}", number);
+            }
         }
 
         #[test]

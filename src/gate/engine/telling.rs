@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::watermark::{LastAnswer, PartitionWatermark};
-use super::super::{GateStatus, Held, HeldCause, PartitionStatus, ProofKind};
+use super::super::{GateStatus, Held, HeldCause, PartitionStatus, ProofKind, Reading};
 use super::Gate;
 use crate::time::MonoTime;
 
@@ -19,6 +19,7 @@ impl Gate {
         GateStatus {
             bootstrapped: published.is_some(),
             waiting_for: self.waiting_for(),
+            reading: self.reading(),
             starting_over: self.starting_over,
             degraded: published.is_some_and(|published| published.degraded.is_flagged()),
             t: self.now.wall,
@@ -96,6 +97,23 @@ impl Gate {
         }
     }
 
+    fn reading(&self) -> Option<Reading> {
+        if !self.is_reading_from_start() {
+            return None;
+        }
+        let mut reading = Reading {
+            read: 0,
+            of: 0,
+            zones: self.index.zone_count(),
+        };
+        for state in self.partitions.values() {
+            let (read, of) = state.read_of()?;
+            reading.read += read;
+            reading.of += of;
+        }
+        Some(reading)
+    }
+
     fn waiting_for(&self) -> String {
         if self.published.is_some() && !self.starting_over {
             return String::new();
@@ -109,7 +127,15 @@ impl Gate {
             })
             .collect();
         if !waiting.is_empty() {
-            format!("zones topic to be read to its end: {}", waiting.join(", "))
+            let far = self
+                .reading()
+                .map_or_else(String::new, |Reading { read, of, .. }| {
+                    format!("; {read} of {of} records read")
+                });
+            format!(
+                "zones topic to be read to its end: {}{far}",
+                waiting.join(", ")
+            )
         } else if self.promotion.is_some() || self.staging.len() > 0 {
             "index to be built".to_owned()
         } else if self.starting_over {
