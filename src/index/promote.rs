@@ -117,7 +117,7 @@ impl Index {
                 versions.empty(slot);
             }
             engine.rebuild(versions, as_of);
-            index.validate(index.timelines.keys())?;
+            index.validate(index.timelines.ids(&index.versions))?;
         }
         Ok(Built { index, report })
     }
@@ -142,7 +142,7 @@ impl Index {
                 zone: Some(id.clone()),
                 detail: detail.into(),
             };
-            let Some(timeline) = self.timelines.get(id) else {
+            let Some(timeline) = self.timeline(id.as_str()) else {
                 continue;
             };
             let Some(last) = timeline.entries().last() else {
@@ -195,7 +195,7 @@ impl Build {
     fn apply(&mut self, change: &StagedChange) {
         let id = &change.zone_id;
         let order = change.order();
-        let mut timeline = self.index.timelines.remove(id).unwrap_or_default();
+        let mut timeline = self.index.timeline(id.as_str()).unwrap_or_default();
         let was_alive = is_alive(&timeline, self.as_of);
         self.count_oddities(change, &timeline);
         if let ZoneChange::Upsert(zone) = &change.change {
@@ -242,9 +242,16 @@ impl Build {
         let is_alive = is_alive(&timeline, self.as_of);
         self.index.in_force_count += usize::from(is_alive);
         self.index.in_force_count -= usize::from(was_alive);
-        if !timeline.entries().is_empty() {
-            self.index.timelines.insert(id.clone(), timeline);
-        }
+        self.put(id, timeline);
+    }
+
+    fn put(&mut self, id: &ZoneId, timeline: super::Timeline) {
+        let Index {
+            timelines,
+            versions,
+            ..
+        } = &mut self.index;
+        timelines.put(id, timeline, versions);
     }
 
     fn count_oddities(&mut self, change: &StagedChange, timeline: &super::Timeline) {
@@ -317,9 +324,9 @@ impl Build {
         // The first promotion begins with nothing.
         let Some(counted_to) = counted_to else { return };
         for id in ended {
-            if let Some(timeline) = self.index.timelines.get(&id)
-                && is_alive(timeline, counted_to)
-                && !is_alive(timeline, self.as_of)
+            if let Some(timeline) = self.index.timeline(id.as_str())
+                && is_alive(&timeline, counted_to)
+                && !is_alive(&timeline, self.as_of)
             {
                 self.index.in_force_count -= 1;
             }
@@ -333,8 +340,7 @@ impl Build {
             };
             let mut timeline = self
                 .index
-                .timelines
-                .remove(&id)
+                .timeline(id.as_str())
                 .expect("what the history knows of has a timeline");
             for entry in timeline.forget(end) {
                 if entry.slot().is_some() {
@@ -343,9 +349,7 @@ impl Build {
                 }
                 self.drop_entry(&id, &entry);
             }
-            if !timeline.entries().is_empty() {
-                self.index.timelines.insert(id, timeline);
-            }
+            self.put(&id, timeline);
         }
     }
 }
