@@ -107,10 +107,7 @@ pub struct Edge {
 
 /// The area of a zone: valid, normalised, immutable.
 #[derive(Clone, Debug)]
-pub struct Area {
-    form: Form,
-    interior_point: Position,
-}
+pub struct Area(Form);
 
 #[derive(Clone, Debug)]
 enum Form {
@@ -133,28 +130,20 @@ impl Area {
             }
             RawShape::Circle { center, radius_m } => {
                 check_numbers([&center])?;
-                let circle = Circle::new(center, radius_m)?;
-                Ok(Self {
-                    interior_point: circle.center(),
-                    form: Form::Circle(circle),
-                })
+                Ok(Self(Form::Circle(Circle::new(center, radius_m)?)))
             }
         }
     }
 
     fn of_polygons(rings: &[Ring]) -> Self {
-        let polygons = Polygons::new(rings);
-        Self {
-            interior_point: polygons.interior_point(),
-            form: Form::Polygons(polygons),
-        }
+        Self(Form::Polygons(Polygons::new(rings)))
     }
 
     /// Whether the area covers the place, boundary included, exactly. The longitude is within -180 to 180, which are
     /// one meridian.
     #[must_use]
     pub fn covers(&self, at: Position) -> bool {
-        match &self.form {
+        match &self.0 {
             Form::Polygons(polygons) => polygons.covers(at),
             Form::Circle(circle) => circle.covers(at),
         }
@@ -164,22 +153,26 @@ impl Area {
     /// antimeridian under both its names.
     #[must_use]
     pub fn envelopes(&self) -> Vec<Envelope> {
-        match &self.form {
-            Form::Polygons(polygons) => polygons.envelopes().to_vec(),
+        match &self.0 {
+            Form::Polygons(polygons) => polygons.envelopes().copied().collect(),
             Form::Circle(circle) => circle.envelopes(),
         }
     }
 
-    /// A place that the area covers, inside where doubles have one there: what validation before a publish looks up.
+    /// A place that the area covers, inside where doubles have one there: what validation before a publish looks up. Asked
+    /// for once or twice in the life of an area, so it is found anew each time.
     #[must_use]
     pub fn interior_point(&self) -> Position {
-        self.interior_point
+        match &self.0 {
+            Form::Polygons(polygons) => polygons.interior_point(),
+            Form::Circle(circle) => circle.center(),
+        }
     }
 
     /// How many vertices it has, closing ones apart. A circle has none.
     #[must_use]
     pub fn vertex_count(&self) -> usize {
-        match &self.form {
+        match &self.0 {
             Form::Polygons(polygons) => polygons.vertex_count(),
             Form::Circle(_) => 0,
         }
@@ -189,7 +182,7 @@ impl Area {
     #[must_use]
     pub fn byte_len(&self) -> usize {
         size_of::<Self>()
-            + match &self.form {
+            + match &self.0 {
                 Form::Polygons(polygons) => polygons.byte_len(),
                 Form::Circle(_) => 0,
             }
@@ -198,7 +191,7 @@ impl Area {
     /// The circle, if it is one.
     #[must_use]
     pub fn circle(&self) -> Option<&Circle> {
-        match &self.form {
+        match &self.0 {
             Form::Polygons(_) => None,
             Form::Circle(circle) => Some(circle),
         }
@@ -222,7 +215,7 @@ impl Area {
 
     /// Adds the pieces of its boundary that meet the window to `found`; a circle has none.
     pub fn segments_near(&self, window: &Envelope, found: &mut Vec<Segment>) {
-        if let Form::Polygons(polygons) = &self.form {
+        if let Form::Polygons(polygons) = &self.0 {
             polygons.segments_near(window, found);
         }
     }
@@ -234,7 +227,7 @@ impl Area {
     }
 
     fn polygons(&self) -> Option<&Polygons> {
-        match &self.form {
+        match &self.0 {
             Form::Polygons(polygons) => Some(polygons),
             Form::Circle(_) => None,
         }

@@ -7,22 +7,31 @@ use super::envelope;
 use super::exact::{Place, side};
 use super::ring::{Pole, Ring};
 use super::stripes::{Crossing, EdgeRef, Stripes};
-use super::vertices::Vertices;
+use super::vertices::{Form, Vertices};
 use super::{Edge, Envelope, Position, Segment};
 
-/// The polygons of one area, validated.
+/// The polygons of one area, validated: in as few places of memory as can be, and as small ones.
 #[derive(Clone, Debug)]
 pub(super) struct Polygons {
     /// The rings one after the other, each closed: its first vertex stands again at its end. Longitudes are within
     /// -180 to 180.
     vertices: Vertices,
-    /// Where each ring begins in `vertices`; one more for the end.
+    stripes: Stripes,
+    /// The only envelope, or the first one.
+    envelope: Envelope,
+    /// Whether the south pole is within: what a place has below it that no edge tells.
+    south: bool,
+    beyond: Option<Box<Beyond>>,
+}
+
+/// What a single ring that keeps clear of the antimeridian has no need of.
+#[derive(Clone, Debug)]
+struct Beyond {
+    /// Where each ring begins in the vertices; one more for the end.
     starts: Box<[u32]>,
     /// The edges that cross the antimeridian, ascending.
     crossings: Box<[EdgeRef]>,
-    /// Whether the south pole is within: what a place has below it that no edge tells.
-    south: bool,
-    stripes: Stripes,
+    /// All envelopes but the first one.
     envelopes: Box<[Envelope]>,
 }
 
@@ -59,27 +68,36 @@ impl Polygons {
             vertices.push(position(ring.places[0], turns_off));
         }
         starts.push(index_u32(vertices.len()));
-        let crossings = crossings.into_boxed_slice();
-        let stripes = Stripes::new(&vertices, &starts, &crossings);
+        let (stripes, refs) = Stripes::new(&vertices, &starts, &crossings);
         let south = rings
             .iter()
             .filter(|ring| ring.pole == Some(Pole::South))
             .count()
             % 2
             == 1;
+        let envelopes = envelope::of_rings(rings);
+        let (envelope, others) = envelopes
+            .split_first()
+            .expect("an area has rings, and rings are somewhere");
+        let is_plain = starts.len() == 2 && crossings.is_empty() && others.is_empty();
         Self {
-            vertices: Vertices::new(vertices),
-            starts: starts.into_boxed_slice(),
-            crossings,
-            south,
+            vertices: Vertices::new(&vertices, &refs),
             stripes,
-            envelopes: envelope::of_rings(rings).into_boxed_slice(),
+            envelope: *envelope,
+            south,
+            beyond: (!is_plain).then(|| {
+                Box::new(Beyond {
+                    starts: starts.into(),
+                    crossings: crossings.into(),
+                    envelopes: others.into(),
+                })
+            }),
         }
     }
 
     /// Whether the place is within or on the boundary, exactly.
     pub(super) fn covers(&self, at: Position) -> bool {
-        if !self.envelopes.iter().any(|envelope| envelope.covers(at)) {
+        if !self.envelopes().any(|envelope| envelope.covers(at)) {
             return false;
         }
         if at.lon.abs() < 180.0 {
@@ -93,7 +111,7 @@ impl Polygons {
     /// A place inside, or a vertex where none is found: on a few meridians, the middle of the longest stretch within.
     pub(super) fn interior_point(&self) -> Position {
         const MERIDIANS: [f64; 7] = [0.5, 0.381_966, 0.618_034, 0.25, 0.75, 0.071_43, 0.928_57];
-        let envelopes = self.envelopes.iter().flat_map(|envelope| {
+        let envelopes = self.envelopes().flat_map(|envelope| {
             let width = envelope.lon_max - envelope.lon_min;
             MERIDIANS.map(|part| envelope.lon_min + part * width)
         });
@@ -105,7 +123,7 @@ impl Polygons {
 
     fn interior_point_at(&self, lon: f64) -> Option<Position> {
         let mut lats = vec![-90.0, 90.0];
-        for edge in self.stripes.edges_at(lon) {
+        for edge in self.stripes.edges_at(&self.vertices, lon) {
             let (one, other) = self.vertices.edge(edge.index());
             let (step, along) = match edge.crosses() {
                 None => (other.lon - one.lon, lon - one.lon),
@@ -136,9 +154,21 @@ impl Polygons {
 
     /// Where the place lies, by the edges on its meridian. At 180 only `OnBoundary` tells anything.
     fn standing(&self, at: Position) -> Standing {
+        let all = &self.vertices;
+        // Asked once, not at each of the edges.
+        match all.form() {
+            Form::Near => self.standing_by(at, |edge| all.near_edge(edge)),
+            Form::Middle => self.standing_by(at, |edge| all.middle_edge(edge)),
+            Form::Far => self.standing_by(at, |edge| all.far_edge(edge)),
+            Form::Double => self.standing_by(at, |edge| all.double_edge(edge)),
+        }
+    }
+
+    #[inline]
+    fn standing_by(&self, at: Position, ends: impl Fn(usize) -> (Position, Position)) -> Standing {
         let mut inside = self.south;
-        for edge in self.stripes.edges_at(at.lon) {
-            let (one, other) = self.vertices.edge(edge.index());
+        for edge in self.stripes.edges_at(&self.vertices, at.lon) {
+            let (one, other) = ends(edge.index());
             let below = match edge.crosses() {
                 None => stands_on_plain(one, other, at),
                 Some(Crossing::Eastward) => stands_on_crossing(one, other, at),
@@ -157,35 +187,55 @@ impl Polygons {
         }
     }
 
-    pub(super) fn envelopes(&self) -> &[Envelope] {
-        &self.envelopes
+    pub(super) fn envelopes(&self) -> impl Iterator<Item = &Envelope> {
+        let others = self.beyond.iter().flat_map(|beyond| &beyond.envelopes);
+        std::iter::once(&self.envelope).chain(others)
     }
 
     pub(super) fn covers_south_pole(&self) -> bool {
         self.south
     }
 
+    fn crossings(&self) -> &[EdgeRef] {
+        self.beyond.as_ref().map_or(&[], |beyond| &beyond.crossings)
+    }
+
+    fn ring_count(&self) -> usize {
+        self.beyond
+            .as_ref()
+            .map_or(1, |beyond| beyond.starts.len() - 1)
+    }
+
+    /// The vertices of a ring, the closing one included.
+    fn ring(&self, number: usize) -> std::ops::Range<usize> {
+        self.beyond.as_ref().map_or(0..self.vertices.len(), |all| {
+            all.starts[number] as usize..all.starts[number + 1] as usize
+        })
+    }
+
     pub(super) fn vertex_count(&self) -> usize {
-        self.vertices.len() + 1 - self.starts.len()
+        self.vertices.len() - self.ring_count()
     }
 
     pub(super) fn byte_len(&self) -> usize {
-        self.vertices.byte_len()
-            + size_of_val(&*self.starts)
-            + size_of_val(&*self.crossings)
-            + size_of_val(&*self.envelopes)
-            + self.stripes.byte_len()
+        let beyond = self.beyond.as_ref().map_or(0, |beyond| {
+            size_of::<Beyond>()
+                + size_of_val(&*beyond.starts)
+                + size_of_val(&*beyond.crossings)
+                + size_of_val(&*beyond.envelopes)
+        });
+        self.vertices.byte_len() + beyond
     }
 
     /// Every edge, ring after ring.
     pub(super) fn edges(&self) -> impl Iterator<Item = Edge> + '_ {
-        let mut crossings = self.crossings.iter().copied().peekable();
-        self.starts
-            .windows(2)
-            .flat_map(|ring| ring[0]..ring[1] - 1)
+        let mut crossings = self.crossings().iter().copied().peekable();
+        (0..self.ring_count())
+            .map(|number| self.ring(number))
+            .flat_map(|ring| ring.start..ring.end - 1)
             .map(move |index| {
-                let crossing = crossings.next_if(|edge| edge.index() == index as usize);
-                let (from, to) = self.vertices.edge(index as usize);
+                let crossing = crossings.next_if(|edge| edge.index() == index);
+                let (from, to) = self.vertices.edge(index);
                 Edge {
                     from,
                     to,
@@ -199,7 +249,7 @@ impl Polygons {
         let mut add = |edge: &Edge| {
             found.extend(Segment::of(edge).filter(|segment| segment.meets(window)));
         };
-        if !self.crossings.is_empty() {
+        if !self.crossings().is_empty() {
             // A piece beyond ±180° is in the stripes of neither side.
             self.edges().for_each(|edge| add(&edge));
             return;

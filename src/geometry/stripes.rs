@@ -56,75 +56,77 @@ impl EdgeRef {
     }
 }
 
-/// Stripes of equal width, each with the edges that meet it.
-#[derive(Clone, Debug)]
+/// Stripes of equal width, each with the edges that meet it: where each begins in the list of edges (one more for the end),
+/// and then that list, stand behind the vertices.
+#[derive(Copy, Clone, Debug)]
 pub(super) struct Stripes {
-    scale: Scale,
-    refs: Refs,
+    lon_min: f64,
+    per_degree: f64,
+    count: u32,
+    width: Width,
 }
 
-/// Where each stripe begins in its list of edges (one more for the end), and then that list.
-#[derive(Clone, Debug)]
-enum Refs {
-    /// Up to 255 edges, none over the antimeridian, and up to 255 references, as most zones have: a quarter of the memory.
-    Narrow(Box<[u8]>),
-    /// The same for somewhat larger shapes.
-    Medium(Box<[u16]>),
-    Wide(Box<[u32]>),
+/// What a reference takes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Width {
+    /// A byte: up to 255 edges, none over the antimeridian, and up to 255 references, as most zones have.
+    Narrow,
+    /// Two: the same for somewhat larger shapes.
+    Medium,
+    Wide,
 }
 
-impl Refs {
-    fn new(starts: &[u32], edges: &[EdgeRef]) -> Self {
-        let all = || {
-            starts
-                .iter()
-                .copied()
-                .chain(edges.iter().map(|edge| edge.0))
-        };
-        match all().max() {
-            Some(0..=0xff) => Self::Narrow(all().map(|one| one as u8).collect()),
-            Some(0..=0xffff) => Self::Medium(all().map(|one| one as u16).collect()),
-            _ => Self::Wide(all().collect()),
+impl Width {
+    fn of_largest(reference: u32) -> Self {
+        match reference {
+            0..=0xff => Self::Narrow,
+            0x100..=0xffff => Self::Medium,
+            _ => Self::Wide,
+        }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Narrow => 1,
+            Self::Medium => 2,
+            Self::Wide => 4,
         }
     }
 
     #[inline]
-    fn get(&self, index: usize) -> u32 {
+    fn get(self, refs: &[u8], index: usize) -> u32 {
         match self {
-            Self::Narrow(refs) => refs[index].into(),
-            Self::Medium(refs) => refs[index].into(),
-            Self::Wide(refs) => refs[index],
-        }
-    }
-
-    fn byte_len(&self) -> usize {
-        match self {
-            Self::Narrow(refs) => size_of_val(&**refs),
-            Self::Medium(refs) => size_of_val(&**refs),
-            Self::Wide(refs) => size_of_val(&**refs),
+            Self::Narrow => refs[index].into(),
+            Self::Medium => u16::from_le_bytes(refs.as_chunks().0[index]).into(),
+            Self::Wide => u32::from_le_bytes(refs.as_chunks().0[index]),
         }
     }
 }
 
 /// Longitude to stripe: never falls as the longitude rises, rounded or not, so an edge that is in the stripes of its
-/// two ends and all between is in that of each place on it.
+/// two ends and all between is in that of each place on it. [`Stripes`] has the same, packed closer.
 #[derive(Copy, Clone, Debug)]
 struct Scale {
     lon_min: f64,
     per_degree: f64,
-    count: usize,
+    count: u32,
 }
 
 impl Scale {
     fn stripe(&self, lon: f64) -> usize {
         // A negative or too large number saturates.
-        (((lon - self.lon_min) * self.per_degree) as usize).min(self.count - 1)
+        (((lon - self.lon_min) * self.per_degree) as usize).min(self.count as usize - 1)
     }
 }
 
 impl Stripes {
-    /// Sorts the edges of closed rings; `crossings` names those over the antimeridian, ascending.
-    pub(super) fn new(vertices: &[Position], starts: &[u32], crossings: &[EdgeRef]) -> Self {
+    /// Sorts the edges of closed rings; `crossings` names those over the antimeridian, ascending. Gives what is to stand behind
+    /// the vertices too.
+    pub(super) fn new(
+        vertices: &[Position],
+        starts: &[u32],
+        crossings: &[EdgeRef],
+    ) -> (Self, Vec<u8>) {
         let mut edges = Vec::with_capacity(vertices.len());
         let mut crossings = crossings.iter().copied().peekable();
         for ring in starts.windows(2) {
@@ -134,27 +136,45 @@ impl Stripes {
             }
         }
         let (scale, stripes) = Self::scale(vertices, &edges);
-        let mut ends = vec![0_u32; scale.count + 1];
+        let mut ends = vec![0_u32; scale.count as usize + 1];
         for edge in &edges {
             for stripe in stripes_of(&stripes, &scale, *edge) {
                 ends[stripe + 1] += 1;
             }
         }
-        for stripe in 0..scale.count {
+        for stripe in 0..scale.count as usize {
             ends[stripe + 1] += ends[stripe];
         }
         let starts = ends.clone();
-        let mut sorted = vec![EdgeRef(0); ends[scale.count] as usize];
+        let mut sorted = vec![EdgeRef(0); ends[scale.count as usize] as usize];
         for edge in &edges {
             for stripe in stripes_of(&stripes, &scale, *edge) {
                 sorted[ends[stripe] as usize] = *edge;
                 ends[stripe] += 1;
             }
         }
-        Self {
-            scale,
-            refs: Refs::new(&starts, &sorted),
+        let all = || starts.iter().chain(sorted.iter().map(|edge| &edge.0));
+        let width = Width::of_largest(all().copied().max().unwrap_or(0));
+        let behind = all()
+            .flat_map(|one| one.to_le_bytes().into_iter().take(width.bytes()))
+            .collect();
+        let stripes = Self {
+            lon_min: scale.lon_min,
+            per_degree: scale.per_degree,
+            count: scale.count,
+            width,
+        };
+        (stripes, behind)
+    }
+
+    #[inline]
+    fn stripe(&self, lon: f64) -> usize {
+        Scale {
+            lon_min: self.lon_min,
+            per_degree: self.per_degree,
+            count: self.count,
         }
+        .stripe(lon)
     }
 
     /// The finest stripes that keep to the bound on references, and the one that each vertex is in.
@@ -168,10 +188,10 @@ impl Stripes {
         if any_crosses {
             (lon_min, lon_max) = (-180.0, 180.0);
         }
-        let mut count = (edges.len() / EDGES_PER_STRIPE).max(1);
+        let mut count = (edges.len() / EDGES_PER_STRIPE).max(1) as u32;
         let mut stripes = Vec::with_capacity(vertices.len());
         loop {
-            let per_degree = count as f64 / (lon_max - lon_min).max(f64::MIN_POSITIVE);
+            let per_degree = f64::from(count) / (lon_max - lon_min).max(f64::MIN_POSITIVE);
             let scale = Scale {
                 lon_min,
                 per_degree: per_degree.min(1e300),
@@ -191,15 +211,23 @@ impl Stripes {
     }
 
     /// The edges that may be on the meridian, and some more.
-    pub(super) fn edges_at(&self, lon: f64) -> impl Iterator<Item = EdgeRef> + '_ {
-        self.edges_in(self.scale.stripe(lon))
+    pub(super) fn edges_at<'a>(
+        &self,
+        vertices: &'a Vertices,
+        lon: f64,
+    ) -> impl Iterator<Item = EdgeRef> + use<'a> {
+        self.edges_in(vertices.behind(), self.stripe(lon))
     }
 
     #[inline]
-    fn edges_in(&self, stripe: usize) -> impl Iterator<Item = EdgeRef> + '_ {
-        let list = self.scale.count + 1;
-        let range = self.refs.get(stripe) as usize..self.refs.get(stripe + 1) as usize;
-        range.map(move |place| EdgeRef(self.refs.get(list + place)))
+    fn edges_in<'a>(
+        &self,
+        refs: &'a [u8],
+        stripe: usize,
+    ) -> impl Iterator<Item = EdgeRef> + use<'a> {
+        let (width, list) = (self.width, self.count as usize + 1);
+        let range = width.get(refs, stripe) as usize..width.get(refs, stripe + 1) as usize;
+        range.map(move |place| EdgeRef(width.get(refs, list + place)))
     }
 
     /// Calls `found` with the ends of every edge that may be between two meridians, each once, where none crosses the
@@ -210,20 +238,17 @@ impl Stripes {
         (west, east): (f64, f64),
         mut found: impl FnMut(Position, Position),
     ) {
-        let (first, last) = (self.scale.stripe(west), self.scale.stripe(east));
+        let (first, last) = (self.stripe(west), self.stripe(east));
+        let refs = vertices.behind();
         for stripe in first..=last {
-            for edge in self.edges_in(stripe) {
+            for edge in self.edges_in(refs, stripe) {
                 let (from, to) = vertices.edge(edge.index());
                 // It stands in every stripe from its western end on: the first of those that are asked for counts.
-                if stripe == first || self.scale.stripe(from.lon.min(to.lon)) == stripe {
+                if stripe == first || self.stripe(from.lon.min(to.lon)) == stripe {
                     found(from, to);
                 }
             }
         }
-    }
-
-    pub(super) fn byte_len(&self) -> usize {
-        self.refs.byte_len()
     }
 }
 
@@ -235,10 +260,11 @@ fn stripes_of<'a>(
 ) -> impl Iterator<Item = usize> + use<'a> {
     let from = stripes[edge.index()] as usize;
     let to = stripes[edge.index() + 1] as usize;
+    let count = scale.count as usize;
     let (first, second) = match edge.crosses() {
         None => (from.min(to)..from.max(to) + 1, 0..0),
-        Some(Crossing::Eastward) => (0..to + 1, (to + 1).max(from)..scale.count),
-        Some(Crossing::Westward) => (0..from + 1, (from + 1).max(to)..scale.count),
+        Some(Crossing::Eastward) => (0..to + 1, (to + 1).max(from)..count),
+        Some(Crossing::Westward) => (0..from + 1, (from + 1).max(to)..count),
     };
     first.chain(second)
 }

@@ -14,13 +14,11 @@ pub mod promote;
 pub mod rtree;
 mod tiles;
 pub mod timeline;
+mod timelines;
 pub mod versions;
-
-use imbl::HashMap;
 
 use crate::geometry::Position;
 use crate::time::EventTime;
-use crate::zone::ZoneId;
 
 pub use promote::{BuildFailure, BuildReport, BuildRules, Built};
 pub use timeline::{Ruler, Timeline, TimelineEntry};
@@ -128,7 +126,7 @@ impl Hits {
 #[derive(Clone)]
 pub struct Index {
     kind: EngineKind,
-    timelines: HashMap<ZoneId, Timeline>,
+    timelines: timelines::Timelines,
     versions: versions::VersionTable,
     engine: engine::Engine,
     history: history::History,
@@ -154,7 +152,7 @@ impl Index {
     pub fn empty(kind: EngineKind) -> Self {
         Self {
             kind,
-            timelines: HashMap::new(),
+            timelines: timelines::Timelines::default(),
             versions: versions::VersionTable::default(),
             engine: engine::Engine::empty(kind),
             history: history::History::default(),
@@ -205,18 +203,19 @@ impl Index {
 
     /// What is known of a zone over time; `None` for a zone never heard of (or forgotten with the history).
     #[must_use]
-    pub fn timeline(&self, id: &str) -> Option<&Timeline> {
-        self.timelines.get(id)
+    pub fn timeline(&self, id: &str) -> Option<Timeline> {
+        self.timelines.get(id, &self.versions)
     }
 
     /// The versions of a zone by `valid_from`.
-    pub fn versions_of(&self, id: &str) -> impl Iterator<Item = &ZoneVersion> {
-        self.timeline(id).into_iter().flat_map(|timeline| {
-            timeline
-                .entries()
-                .iter()
-                .filter_map(|entry| entry.slot().map(|slot| self.version(slot)))
-        })
+    pub fn versions_of<'a>(&'a self, id: &str) -> impl Iterator<Item = &'a ZoneVersion> + use<'a> {
+        let timeline = self.timeline(id).unwrap_or_default();
+        let slots: Vec<_> = timeline
+            .entries()
+            .iter()
+            .filter_map(TimelineEntry::slot)
+            .collect();
+        slots.into_iter().map(|slot| self.version(slot))
     }
 
     /// Every zone version in force at an instant, in no order.

@@ -143,7 +143,7 @@ impl Index {
     /// The same of every zone, by all cores.
     fn validate_all(&self) -> Result<(), BuildFailure> {
         self.validate_counts()?;
-        let zones: Vec<&ZoneId> = self.timelines.keys().collect();
+        let zones: Vec<&ZoneId> = self.timelines.ids(&self.versions).collect();
         // Whichever thread finds one: the first failure in the order of the zones is told, as one thread would.
         let failure = zones
             .par_iter()
@@ -172,7 +172,7 @@ impl Index {
             zone: Some(id.clone()),
             detail: detail.into(),
         };
-        let Some(timeline) = self.timelines.get(id) else {
+        let Some(timeline) = self.timeline(id.as_str()) else {
             return Ok(());
         };
         let Some(last) = timeline.entries().last() else {
@@ -224,7 +224,7 @@ impl Build {
     fn apply(&mut self, change: &StagedChange) {
         let id = &change.zone_id;
         let order = change.order();
-        let mut timeline = self.index.timelines.remove(id).unwrap_or_default();
+        let mut timeline = self.index.timeline(id.as_str()).unwrap_or_default();
         let was_alive = is_alive(&timeline, self.as_of);
         self.count_oddities(change, &timeline);
         if let ZoneChange::Upsert(zone) = &change.change {
@@ -271,9 +271,16 @@ impl Build {
         let is_alive = is_alive(&timeline, self.as_of);
         self.index.in_force_count += usize::from(is_alive);
         self.index.in_force_count -= usize::from(was_alive);
-        if !timeline.entries().is_empty() {
-            self.index.timelines.insert(id.clone(), timeline);
-        }
+        self.put(id, timeline);
+    }
+
+    fn put(&mut self, id: &ZoneId, timeline: super::Timeline) {
+        let Index {
+            timelines,
+            versions,
+            ..
+        } = &mut self.index;
+        timelines.put(id, timeline, versions);
     }
 
     fn count_oddities(&mut self, change: &StagedChange, timeline: &super::Timeline) {
@@ -346,9 +353,9 @@ impl Build {
         // The first promotion begins with nothing.
         let Some(counted_to) = counted_to else { return };
         for id in ended {
-            if let Some(timeline) = self.index.timelines.get(&id)
-                && is_alive(timeline, counted_to)
-                && !is_alive(timeline, self.as_of)
+            if let Some(timeline) = self.index.timeline(id.as_str())
+                && is_alive(&timeline, counted_to)
+                && !is_alive(&timeline, self.as_of)
             {
                 self.index.in_force_count -= 1;
             }
@@ -362,8 +369,7 @@ impl Build {
             };
             let mut timeline = self
                 .index
-                .timelines
-                .remove(&id)
+                .timeline(id.as_str())
                 .expect("what the history knows of has a timeline");
             for entry in timeline.forget(end) {
                 if entry.slot().is_some() {
@@ -372,9 +378,7 @@ impl Build {
                 }
                 self.drop_entry(&id, &entry);
             }
-            if !timeline.entries().is_empty() {
-                self.index.timelines.insert(id, timeline);
-            }
+            self.put(&id, timeline);
         }
     }
 }

@@ -62,7 +62,7 @@ impl TimelineEntry {
 }
 
 /// The changes of one zone that rule at some instant, by `valid_from`. Cloning shares them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timeline {
     entries: Arc<[TimelineEntry]>,
     /// The last version number seen, to count those that do not rise.
@@ -70,6 +70,14 @@ pub struct Timeline {
 }
 
 impl Timeline {
+    /// Of one change.
+    pub(super) fn of(entry: TimelineEntry, version: Option<i64>) -> Self {
+        Self {
+            entries: Arc::new([entry]),
+            version,
+        }
+    }
+
     /// The entries by `valid_from`; they do not overlap.
     #[must_use]
     pub fn entries(&self) -> &[TimelineEntry] {

@@ -1,5 +1,5 @@
-//! The version table: slot to [`ZoneVersion`], copied on write by chunks, so that setting one version's end copies one
-//! chunk and leaves every published index as it is (I4).
+//! The version table: slot to [`ZoneVersion`], a tree that is copied on write, so that setting one version's end copies one
+//! way down and leaves every published index as it is (I4).
 
 use std::sync::Arc;
 
@@ -74,6 +74,10 @@ impl ZoneVersion {
         self.order.commit_time
     }
 
+    pub(super) fn order(&self) -> ChangeOrder {
+        self.order
+    }
+
     /// Whether it is in force at `at`.
     #[must_use]
     pub fn is_in_force(&self, at: EventTime) -> bool {
@@ -96,13 +100,47 @@ pub(super) fn zone_byte_len(zone: &Zone) -> usize {
         + zone.properties_json.as_ref().map_or(0, |json| json.len())
 }
 
-const CHUNK: usize = 64;
-type Chunk = [Option<ZoneVersion>; CHUNK];
+/// Versions of a leaf. Few: to copy a leaf is to count one more reference to each of its zones, wherever these stand.
+const ROWS: usize = 16;
+/// Parts of a node above.
+const PARTS: usize = 1 << PART_BITS;
+const PART_BITS: u32 = 5;
 
-/// Slots with their versions. Cloning shares every chunk.
+/// A part of the table.
+#[derive(Clone, Default)]
+enum Part {
+    #[default]
+    Empty,
+    Rows(Arc<[Option<ZoneVersion>; ROWS]>),
+    Parts(Arc<[Part; PARTS]>),
+}
+
+impl Part {
+    /// A count that stands with what it leads to.
+    fn count(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Rows(rows) => Arc::strong_count(rows),
+            Self::Parts(parts) => Arc::strong_count(parts),
+        }
+    }
+}
+
+/// For a write: copied where it is shared. To count a reference waits for the memory it stands in, one after the other, where to
+/// look at all of them first waits for all at once: `counts` looks.
+fn own<T: Clone>(shared: &mut Arc<T>, counts: impl Fn(&T) -> usize) -> &mut T {
+    if Arc::strong_count(shared) > 1 {
+        std::hint::black_box(counts(shared));
+    }
+    Arc::make_mut(shared)
+}
+
+/// Slots with their versions. Cloning shares all of it.
 #[derive(Clone, Default)]
 pub(super) struct VersionTable {
-    chunks: Vector<Arc<Chunk>>,
+    root: Part,
+    /// Levels of parts above the rows.
+    height: u32,
     /// Slots never used start here.
     next: u32,
     /// Emptied slots that no tree refers to any more.
@@ -117,18 +155,56 @@ impl VersionTable {
         self.len
     }
 
+    #[inline]
     pub(super) fn get(&self, slot: VersionSlot) -> Option<&ZoneVersion> {
         let slot = slot.0 as usize;
-        self.chunks.get(slot / CHUNK)?[slot % CHUNK].as_ref()
+        let place = slot / ROWS;
+        let mut part = &self.root;
+        let mut level = self.height;
+        if place >> (PART_BITS * level) != 0 {
+            return None;
+        }
+        while let Part::Parts(parts) = part {
+            level -= 1;
+            part = &parts[(place >> (PART_BITS * level)) % PARTS];
+        }
+        match part {
+            Part::Rows(rows) => rows[slot % ROWS].as_ref(),
+            Part::Empty | Part::Parts(_) => None,
+        }
     }
 
     fn row(&mut self, slot: VersionSlot) -> &mut Option<ZoneVersion> {
         let slot = slot.0 as usize;
-        let chunk = self
-            .chunks
-            .get_mut(slot / CHUNK)
-            .expect("a slot that was given out has a chunk");
-        &mut Arc::make_mut(chunk)[slot % CHUNK]
+        let place = slot / ROWS;
+        while place >> (PART_BITS * self.height) != 0 {
+            let mut parts = [const { Part::Empty }; PARTS];
+            parts[0] = std::mem::take(&mut self.root);
+            self.root = Part::Parts(Arc::new(parts));
+            self.height += 1;
+        }
+        let mut part = &mut self.root;
+        for level in (0..self.height).rev() {
+            if let Part::Empty = part {
+                *part = Part::Parts(Arc::new([const { Part::Empty }; PARTS]));
+            }
+            let Part::Parts(parts) = part else {
+                unreachable!("rows stand below all levels of parts");
+            };
+            let looked_at = |parts: &[Part; PARTS]| parts.iter().map(Part::count).sum();
+            part = &mut own(parts, looked_at)[(place >> (PART_BITS * level)) % PARTS];
+        }
+        if let Part::Empty = part {
+            *part = Part::Rows(Arc::new([const { None }; ROWS]));
+        }
+        let Part::Rows(rows) = part else {
+            unreachable!("below all levels of parts stand rows");
+        };
+        let looked_at = |rows: &[Option<ZoneVersion>; ROWS]| {
+            let zones = rows.iter().flatten().map(|version| &version.zone);
+            zones.map(Arc::strong_count).sum()
+        };
+        &mut own(rows, looked_at)[slot % ROWS]
     }
 
     pub(super) fn insert(&mut self, version: ZoneVersion) -> VersionSlot {
@@ -139,9 +215,6 @@ impl VersionTable {
                 .expect("fewer than 2^32 zone versions fit into memory");
             slot
         }));
-        if slot.0 as usize / CHUNK == self.chunks.len() {
-            self.chunks.push_back(Arc::new([const { None }; CHUNK]));
-        }
         *self.row(slot) = Some(version);
         self.len += 1;
         slot
@@ -183,11 +256,8 @@ impl VersionTable {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (VersionSlot, &ZoneVersion)> {
-        self.chunks.iter().enumerate().flat_map(|(chunk, rows)| {
-            rows.iter().enumerate().filter_map(move |(row, version)| {
-                let slot = u32::try_from(chunk * CHUNK + row).expect("slots are u32");
-                version.as_ref().map(|version| (VersionSlot(slot), version))
-            })
-        })
+        (0..self.next)
+            .map(VersionSlot)
+            .filter_map(|slot| Some((slot, self.get(slot)?)))
     }
 }

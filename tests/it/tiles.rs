@@ -1,5 +1,6 @@
 //! The tile engine against the naive answer, every zone asked for itself (I12): at vertices, on edges, one ulp off, on tile
 //! borders, at ±180° and the poles; after thousands of random replacements and removals, with tiles split at several counts.
+//! Planted defects show that it would be seen if they answered otherwise.
 
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
@@ -230,13 +231,14 @@ fn world_probes(seeded: &mut Seeded) -> Vec<Position> {
     probes
 }
 
-fn assert_right(
+/// The first wrong answer, if there is one.
+fn judge(
     index: &Index,
     zones: &BTreeMap<String, Area>,
     probes: &[Position],
     instant: EventTime,
     what: &str,
-) {
+) -> Result<(), String> {
     let queries: Vec<Query> = probes
         .iter()
         .filter(|place| is_in_world(place))
@@ -258,13 +260,72 @@ fn assert_right(
             .filter(|(_, area)| area.covers(query.position))
             .map(|(id, _)| id.as_str())
             .collect();
-        assert_eq!(found, right, "{what}: {:?}", query.position);
+        if found != right {
+            return Err(format!(
+                "{what}: {:?}: found {found:?}, right is {right:?}",
+                query.position
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A defect of the index, done to what it is given: the storm must see each of them, or it would say nothing of the index.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Plant {
+    /// Boundaries are kept one ulp east of where they are.
+    OneUlpEast,
+    /// One change in forty leaves a tile as it was.
+    TileLeftAsItWas,
+    /// A zone that goes stays where it was.
+    Left,
+    /// Who asks the index of before a batch is answered by the one after it.
+    ChangedUnderTheReader,
+}
+
+impl Plant {
+    const ALL: [Self; 4] = [
+        Self::OneUlpEast,
+        Self::TileLeftAsItWas,
+        Self::Left,
+        Self::ChangedUnderTheReader,
+    ];
+
+    /// What the index gets to know of a change.
+    fn done_to(self, change: StagedChange, number: usize) -> Option<StagedChange> {
+        match (self, &change.change) {
+            (Self::OneUlpEast, ZoneChange::Upsert(zone)) => {
+                let ring = zone.area.edges();
+                let ring = ring.map(|edge| at(edge.from.lon.next_up(), edge.from.lat));
+                let ring: Vec<_> = ring.collect();
+                let moved = (!ring.is_empty())
+                    .then(|| area(vec![closed(ring)]))
+                    .flatten();
+                // Of several rings, or at the ends of the world, it stays as it is.
+                Some(match moved {
+                    Some(moved) => StagedChange {
+                        change: ZoneChange::Upsert(Arc::new(Zone {
+                            id: zone.id.clone(),
+                            id_json: zone.id_json.clone(),
+                            area: moved,
+                            properties_json: None,
+                            version: None,
+                        })),
+                        ..change
+                    },
+                    None => change,
+                })
+            }
+            (Self::TileLeftAsItWas, _) if number % 40 == 39 => None,
+            (Self::Left, ZoneChange::Remove) => None,
+            _ => Some(change),
+        }
     }
 }
 
 /// Replacements and removals, in batches, with the time going on so that old versions leave the tree; all probes now and
 /// then. An index of before a batch goes on answering as it did (I4).
-fn storm(engine: EngineKind, seed: u64, count: usize) {
+fn storm(engine: EngineKind, seed: u64, count: usize, plant: Option<Plant>) -> Result<(), String> {
     let mut seeded = Seeded(seed);
     let mut index = Index::empty(engine);
     let mut zones: BTreeMap<String, Area> = BTreeMap::new();
@@ -284,7 +345,11 @@ fn storm(engine: EngineKind, seed: u64, count: usize) {
                 Some(area) => zones.insert(format!("z{number}"), area.clone()),
                 None => zones.remove(&format!("z{number}")),
             };
-            changes.push(staged(number, area, offset));
+            let change = staged(number, area, offset);
+            changes.extend(match plant {
+                Some(plant) => plant.done_to(change, (offset / 1_000) as usize),
+                None => Some(change),
+            });
         }
         made += batch;
         index = index
@@ -307,30 +372,35 @@ fn storm(engine: EngineKind, seed: u64, count: usize) {
             }
         }
         let (old, old_zones, then) = before;
-        assert_right(
-            &old,
-            &old_zones,
-            &probes,
-            then,
-            &format!("{what}, the index before"),
-        );
-        assert_right(&index, &zones, &probes, EventTime::clamped(offset), &what);
+        let (old, instant) = match plant {
+            Some(Plant::ChangedUnderTheReader) => (&index, EventTime::clamped(offset)),
+            _ => (&old, then),
+        };
+        let of_before = format!("{what}, the index before");
+        judge(old, &old_zones, &probes, instant, &of_before)?;
+        judge(&index, &zones, &probes, EventTime::clamped(offset), &what)?;
         // The past is asked of the new one: versions that ended, in the tree or apart.
-        assert_right(
-            &index,
-            &old_zones,
-            &probes,
-            then,
-            &format!("{what}, the instant before"),
-        );
+        let instant_before = format!("{what}, the instant before");
+        judge(&index, &old_zones, &probes, then, &instant_before)?;
     }
+    Ok(())
 }
 
 #[test]
 fn i12_tiles_answer_as_every_zone_for_itself_through_thousands_of_changes() {
     let count = if cfg!(debug_assertions) { 300 } else { 5_000 };
     for (number, engine) in ENGINES.into_iter().enumerate() {
-        storm(engine, 4_711 + number as u64, count);
+        storm(engine, 4_711 + number as u64, count, None).unwrap();
+    }
+}
+
+#[test]
+fn each_defect_planted_in_the_tiles_is_seen_by_the_storm() {
+    for (number, engine) in ENGINES.into_iter().enumerate() {
+        for plant in Plant::ALL {
+            let seen = storm(engine, 4_711 + number as u64, 300, Some(plant));
+            assert!(seen.is_err(), "{engine:?}: {plant:?} is not seen");
+        }
     }
 }
 
@@ -368,13 +438,8 @@ fn tiles_built_at_once_answer_as_every_zone_for_itself() {
             probes_of(area, 6, &mut seeded, &mut probes);
         }
         for (index, how) in [(&at_once, "at once"), (&added, "added")] {
-            assert_right(
-                index,
-                &zones,
-                &probes,
-                as_of,
-                &format!("{engine:?}, seed {seed}, {how}"),
-            );
+            let what = format!("{engine:?}, seed {seed}, {how}");
+            judge(index, &zones, &probes, as_of, &what).unwrap();
         }
     }
 }

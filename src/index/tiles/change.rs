@@ -130,6 +130,7 @@ impl<'f, 'a> Changer<'f, 'a> {
     }
 
     fn branch(&mut self, old: &Branch, tile: Tile, delta: &mut Delta<'a>) -> Child {
+        old.fetch_counts();
         let mut covers = old.covers.to_vec();
         covers.retain(|zone| !delta.removed.has(*zone));
         covers.extend_from_slice(&delta.added.covers);

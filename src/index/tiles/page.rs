@@ -119,6 +119,18 @@ impl Branch {
         }
     }
 
+    /// Looks at what stands with each of its slots: so a copy, which counts a reference to each and waits for the memory that
+    /// the count stands in, one after the other, finds it at hand.
+    pub(super) fn fetch_counts(&self) {
+        let counts = self.slots.iter().map(|slot| match slot {
+            Child::Empty | Child::Cover(_) => 0,
+            Child::Branch(branch) => Arc::strong_count(branch),
+            Child::Page(page) => Arc::strong_count(&page.words),
+            Child::Far(far) => Arc::strong_count(far),
+        });
+        std::hint::black_box(counts.sum::<usize>());
+    }
+
     /// A branch that has one thing only, to be put under a tile above it.
     pub(super) fn of_one(slot: usize, child: Child) -> Self {
         let mut branch = Self::new(Box::default());

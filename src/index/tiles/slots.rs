@@ -13,7 +13,8 @@ pub(super) enum Standing {
     Settled,
 }
 
-const WORDS: usize = 64;
+/// A change copies a chunk or few, and counts a reference to every other one.
+const WORDS: usize = 512;
 const PER_WORD: usize = 32;
 
 #[derive(Clone, Default)]
