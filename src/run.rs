@@ -7,6 +7,7 @@
 //! Threads: the zones side with its decoders, the promoter, the workers, and one runtime for HTTP and signals. The data path is theirs
 //! alone; this module only starts, watches and reports.
 
+mod alive;
 mod decoding;
 mod held;
 mod letters;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
-use super::held;
 use super::zone_side::ZoneWindow;
+use super::{alive, held};
 use crate::clock::Clock;
 use crate::codec::headers::Flag;
 use crate::config::Config;
@@ -22,12 +22,6 @@ use crate::pipeline::{Counters, PauseCause};
 use crate::rejection::RejectionReason;
 use crate::time::{EventTime, MonoTime};
 
-/// A loop that has not turned for so long stands still (FS-06). Above the drain of a revoke and what a call of the
-/// client may take.
-const STANDS_STILL_AFTER: Duration = Duration::from_secs(60);
-/// The clients of a worker that has ended close within this time, however its brokers behave: several of their requests'
-/// time-outs (`socket.timeout.ms`, a minute). One that never does holds partitions that nobody reads.
-const CLOSED_AFTER: Duration = Duration::from_secs(300);
 /// How often metrics are set.
 const PUBLISH_EVERY: Duration = Duration::from_millis(500);
 
@@ -450,33 +444,18 @@ fn gate_json(status: &GateStatus) -> Value {
     })
 }
 
-/// Whether a loop that has turned has not for so long.
-fn is_silent(beat: MonoTime, now: MonoTime, limit: Duration) -> bool {
-    beat.micros() > 0 && now.since(beat) > limit
-}
-
-/// How a worker stands still, if it does.
-fn stalled(beat: MonoTime, is_ending: bool, now: MonoTime) -> Result<(), &'static str> {
-    if is_ending && is_silent(beat, now, CLOSED_AFTER) {
-        Err("has ended and its clients do not close")
-    } else if !is_ending && is_silent(beat, now, STANDS_STILL_AFTER) {
-        Err("stands still")
-    } else {
-        Ok(())
-    }
-}
-
 impl Source for Report {
     fn alive(&self) -> Result<(), String> {
         let now = Clock::mono();
         // Before its first turn, and while it is made anew, a loop has no beat to judge by.
-        if self.phase() >= Phase::Bootstrap && is_silent(self.zones.beat(), now, STANDS_STILL_AFTER)
+        if self.phase() >= Phase::Bootstrap
+            && alive::is_silent(self.zones.beat(), now, alive::STANDS_STILL_AFTER)
         {
             return Err("the zones side stands still".to_owned());
         }
         if self.phase() == Phase::Running {
             for (number, window) in self.workers.iter().enumerate() {
-                let stalled = stalled(window.beat(), window.is_ending(), now);
+                let stalled = alive::stalled(window.beat(), window.is_ending(), now);
                 stalled.map_err(|how| format!("worker {number} {how}"))?;
             }
         }
@@ -554,33 +533,5 @@ impl Source for Report {
         self.exporter
             .as_ref()
             .map_or_else(String::new, |exporter| exporter.render(format))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fs_06_fs_80_a_worker_stands_still_after_a_minute_and_one_that_ends_may_wait_for_its_brokers()
-    {
-        let begun = MonoTime::from_micros(1);
-        let judged = |is_ending, seconds| {
-            stalled(begun, is_ending, begun.plus(Duration::from_secs(seconds))).err()
-        };
-        assert_eq!(judged(false, 60), None);
-        assert_eq!(judged(false, 61), Some("stands still"));
-        assert_eq!(judged(true, 61), None);
-        assert_eq!(judged(true, 300), None);
-        assert_eq!(
-            judged(true, 301),
-            Some("has ended and its clients do not close")
-        );
-        let never = stalled(
-            MonoTime::default(),
-            false,
-            begun.plus(Duration::from_secs(9_999)),
-        );
-        assert_eq!(never, Ok(()), "it has not begun, or is made anew");
     }
 }
