@@ -1,6 +1,6 @@
 //! Domain values of the telemetry side: a record as the source hands it over, and what the pipeline reads of it.
 
-use crate::partition::{Offset, PartitionId};
+use crate::partition::{Offset, PartitionId, RecordPosition};
 use crate::time::EventTime;
 
 /// A Kafka record timestamp with what it means.
@@ -46,6 +46,15 @@ pub struct RecordRef<'a> {
 }
 
 impl RecordRef<'_> {
+    /// Where it stands in its topic.
+    #[must_use]
+    pub fn position(&self) -> RecordPosition {
+        RecordPosition {
+            partition: self.partition,
+            offset: self.offset,
+        }
+    }
+
     /// Bytes of key, value and headers: what the queue bounds count.
     #[must_use]
     pub fn byte_len(&self) -> usize {

@@ -385,7 +385,9 @@ fn coordinate(
     }
     let number = slot.text(text);
     // The scanner let only numbers through that std reads, and std rounds correctly.
-    let degrees = short_decimal(number).unwrap_or_else(|| number.parse().unwrap_or(f64::NAN));
+    let degrees = json::Scanner::new(number)
+        .take_decimal()
+        .unwrap_or_else(|| number.parse().unwrap_or(f64::NAN));
     if degrees.abs() <= bound {
         Ok(degrees)
     } else {
@@ -394,40 +396,6 @@ fn coordinate(
             format!("`{}` is outside -{bound} to {bound}", field.pointer),
         ))
     }
-}
-
-/// The powers of ten up to the digits of [`short_decimal`], each exact.
-const TENS: [f64; 16] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-];
-
-/// A decimal of at most 15 digits and no exponent, as coordinates are. Digits and power of ten are exact then, so that one
-/// division rounds correctly (Clinger, "How to read floating point numbers accurately", 1990), at a third of std's cost.
-fn short_decimal(text: &str) -> Option<f64> {
-    let (unsigned, is_negative) = match text.as_bytes() {
-        [b'-', rest @ ..] => (rest, true),
-        all => (all, false),
-    };
-    if unsigned.len() > 16 {
-        return None;
-    }
-    let (mut digits, mut count, mut point) = (0_u64, 0, None);
-    for byte in unsigned {
-        match byte.wrapping_sub(b'0') {
-            digit @ 0..=9 => {
-                digits = digits * 10 + u64::from(digit);
-                count += 1;
-            }
-            _ if *byte == b'.' && point.is_none() => point = Some(count),
-            _ => return None,
-        }
-    }
-    let power = TENS.get(point.map_or(0, |point| count - point))?;
-    if count > 15 {
-        return None;
-    }
-    let value = digits as f64 / power;
-    Some(if is_negative { -value } else { value })
 }
 
 /// Pointers that read one place, or that the enriched field would overwrite.
@@ -754,7 +722,7 @@ mod tests {
             ],
         ) {
             let theirs: f64 = number.parse().unwrap();
-            match short_decimal(&number) {
+            match json::Scanner::new(&number).take_decimal() {
                 Some(ours) => prop_assert_eq!(ours.to_bits(), theirs.to_bits()),
                 None => prop_assert!(number.len() > 15 || number.contains('e'), "{}", number),
             }

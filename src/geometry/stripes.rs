@@ -103,22 +103,6 @@ impl Width {
     }
 }
 
-/// Longitude to stripe: never falls as the longitude rises, rounded or not, so an edge that is in the stripes of its
-/// two ends and all between is in that of each place on it. [`Stripes`] has the same, packed closer.
-#[derive(Copy, Clone, Debug)]
-struct Scale {
-    lon_min: f64,
-    per_degree: f64,
-    count: u32,
-}
-
-impl Scale {
-    fn stripe(&self, lon: f64) -> usize {
-        // A negative or too large number saturates.
-        (((lon - self.lon_min) * self.per_degree) as usize).min(self.count as usize - 1)
-    }
-}
-
 impl Stripes {
     /// Sorts the edges of closed rings; `crossings` names those over the antimeridian, ascending. Gives what is to stand behind
     /// the vertices too.
@@ -135,20 +119,21 @@ impl Stripes {
                 edges.push(crossing.unwrap_or(EdgeRef(index)));
             }
         }
-        let (scale, stripes) = Self::scale(vertices, &edges);
-        let mut ends = vec![0_u32; scale.count as usize + 1];
+        let (scaled, stripes) = Self::scaled(vertices, &edges);
+        let count = scaled.count as usize;
+        let mut ends = vec![0_u32; count + 1];
         for edge in &edges {
-            for stripe in stripes_of(&stripes, &scale, *edge) {
+            for stripe in stripes_of(&stripes, count, *edge) {
                 ends[stripe + 1] += 1;
             }
         }
-        for stripe in 0..scale.count as usize {
+        for stripe in 0..count {
             ends[stripe + 1] += ends[stripe];
         }
         let starts = ends.clone();
-        let mut sorted = vec![EdgeRef(0); ends[scale.count as usize] as usize];
+        let mut sorted = vec![EdgeRef(0); ends[count] as usize];
         for edge in &edges {
-            for stripe in stripes_of(&stripes, &scale, *edge) {
+            for stripe in stripes_of(&stripes, count, *edge) {
                 sorted[ends[stripe] as usize] = *edge;
                 ends[stripe] += 1;
             }
@@ -158,27 +143,19 @@ impl Stripes {
         let behind = all()
             .flat_map(|one| one.to_le_bytes().into_iter().take(width.bytes()))
             .collect();
-        let stripes = Self {
-            lon_min: scale.lon_min,
-            per_degree: scale.per_degree,
-            count: scale.count,
-            width,
-        };
-        (stripes, behind)
+        (Self { width, ..scaled }, behind)
     }
 
+    /// Longitude to stripe: never falls as the longitude rises, rounded or not, so an edge that is in the stripes of its
+    /// two ends and all between is in that of each place on it.
     #[inline]
     fn stripe(&self, lon: f64) -> usize {
-        Scale {
-            lon_min: self.lon_min,
-            per_degree: self.per_degree,
-            count: self.count,
-        }
-        .stripe(lon)
+        // A negative or too large number saturates.
+        (((lon - self.lon_min) * self.per_degree) as usize).min(self.count as usize - 1)
     }
 
-    /// The finest stripes that keep to the bound on references, and the one that each vertex is in.
-    fn scale(vertices: &[Position], edges: &[EdgeRef]) -> (Scale, Vec<u32>) {
+    /// The finest stripes that keep to the bound on references, of a width that takes any, and the one that each vertex is in.
+    fn scaled(vertices: &[Position], edges: &[EdgeRef]) -> (Self, Vec<u32>) {
         let any_crosses = edges.iter().any(|edge| edge.crosses().is_some());
         let lons = vertices.iter().map(|at| at.lon);
         let (mut lon_min, mut lon_max) = lons
@@ -192,19 +169,20 @@ impl Stripes {
         let mut stripes = Vec::with_capacity(vertices.len());
         loop {
             let per_degree = f64::from(count) / (lon_max - lon_min).max(f64::MIN_POSITIVE);
-            let scale = Scale {
+            let scaled = Self {
                 lon_min,
                 per_degree: per_degree.min(1e300),
                 count,
+                width: Width::Wide,
             };
             stripes.clear();
-            stripes.extend(vertices.iter().map(|at| scale.stripe(at.lon) as u32));
+            stripes.extend(vertices.iter().map(|at| scaled.stripe(at.lon) as u32));
             let references: usize = edges
                 .iter()
-                .map(|edge| stripes_of(&stripes, &scale, *edge).count())
+                .map(|edge| stripes_of(&stripes, count as usize, *edge).count())
                 .sum();
             if count == 1 || references <= REFERENCES_PER_EDGE * edges.len() {
-                return (scale, stripes);
+                return (scaled, stripes);
             }
             count /= 2;
         }
@@ -253,14 +231,9 @@ impl Stripes {
 }
 
 /// The stripes an edge meets, by those of the vertices: one run, or the two ends of the map.
-fn stripes_of<'a>(
-    stripes: &[u32],
-    scale: &'a Scale,
-    edge: EdgeRef,
-) -> impl Iterator<Item = usize> + use<'a> {
+fn stripes_of(stripes: &[u32], count: usize, edge: EdgeRef) -> impl Iterator<Item = usize> + use<> {
     let from = stripes[edge.index()] as usize;
     let to = stripes[edge.index() + 1] as usize;
-    let count = scale.count as usize;
     let (first, second) = match edge.crosses() {
         None => (from.min(to)..from.max(to) + 1, 0..0),
         Some(Crossing::Eastward) => (0..to + 1, (to + 1).max(from)..count),

@@ -130,14 +130,9 @@ impl Index {
         Ok(Built { index, report })
     }
 
-    fn validate<'a>(
-        &self,
-        changed: impl IntoIterator<Item = &'a ZoneId>,
-    ) -> Result<(), BuildFailure> {
+    fn validate(&self, changed: &BTreeSet<ZoneId>) -> Result<(), BuildFailure> {
         self.validate_counts()?;
-        changed
-            .into_iter()
-            .try_for_each(|id| self.validate_zone(id))
+        changed.iter().try_for_each(|id| self.validate_zone(id))
     }
 
     /// The same of every zone, by all cores.

@@ -543,10 +543,7 @@ fn query(event: &Event, at: EventTime) -> Query {
 
 fn source_of<'a>(record: &RecordRef<'a>) -> Source<'a> {
     Source {
-        position: RecordPosition {
-            partition: record.partition,
-            offset: record.offset,
-        },
+        position: record.position(),
         timestamp: record.timestamp,
         key: record.key,
         value: record.value,

@@ -18,10 +18,13 @@ pub(super) fn is_silent(beat: MonoTime, now: MonoTime, limit: Duration) -> bool 
 
 /// How a worker stands still, if it does.
 pub(super) fn stalled(beat: MonoTime, is_ending: bool, now: MonoTime) -> Result<(), &'static str> {
-    if is_ending && is_silent(beat, now, CLOSED_AFTER) {
-        Err("has ended and its clients do not close")
-    } else if !is_ending && is_silent(beat, now, STANDS_STILL_AFTER) {
-        Err("stands still")
+    let (limit, how) = if is_ending {
+        (CLOSED_AFTER, "has ended and its clients do not close")
+    } else {
+        (STANDS_STILL_AFTER, "stands still")
+    };
+    if is_silent(beat, now, limit) {
+        Err(how)
     } else {
         Ok(())
     }

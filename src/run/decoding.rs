@@ -13,7 +13,6 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::codec::zone_change::{self, ZoneRules};
 use crate::gate::{GateInput, ZoneRecord};
 use crate::kafka::zones::ZoneEvent;
-use crate::partition::RecordPosition;
 use crate::telemetry::{OwnedRecord, RecordRef};
 
 /// With fewer bytes to decode, waking others would take as long as it saves.
@@ -71,7 +70,7 @@ impl Decoder {
         match event {
             ZoneEvent::Record(record) if zone_change::is_marker(record.key, record.value) => {
                 GateInput::Marker {
-                    position: position(record),
+                    position: record.position(),
                     timestamp: record.timestamp,
                 }
             }
@@ -89,20 +88,13 @@ impl Decoder {
 
     fn record(&self, record: &RecordRef<'_>) -> ZoneRecord {
         ZoneRecord {
-            position: position(record),
+            position: record.position(),
             timestamp: record.timestamp,
             outcome: zone_change::decode(record.key, record.value, &self.rules)
                 .map_err(|rejection| (zone_change::zone_of_key(record.key), rejection)),
             bytes: record.byte_len(),
             record: Some(Arc::new(OwnedRecord::from(record))),
         }
-    }
-}
-
-fn position(record: &RecordRef<'_>) -> RecordPosition {
-    RecordPosition {
-        partition: record.partition,
-        offset: record.offset,
     }
 }
 

@@ -41,29 +41,21 @@ impl Waiting {
         }
         let seconds = now.since(self.begun).as_secs();
         let waiting_for = status.waiting_for.as_str();
-        match status.reading {
-            Some(reading) => {
-                let Progress {
-                    percent,
-                    per_second,
-                    remaining_s,
-                } = self.progress(reading, now);
-                let Reading { read, of, zones } = reading;
-                tracing::info!(
-                    seconds,
-                    waiting_for,
-                    read,
-                    of,
-                    percent,
-                    zones,
-                    per_second,
-                    remaining_s,
-                    "waiting: no event is enriched yet"
-                );
-            }
-            None => tracing::info!(seconds, waiting_for, "waiting: no event is enriched yet"),
-        }
-        self.told = Some((now, status.reading.map_or(0, |reading| reading.read)));
+        let reading = status.reading;
+        let progress = reading.map(|reading| self.progress(reading, now));
+        let read = reading.map(|reading| reading.read);
+        tracing::info!(
+            seconds,
+            waiting_for,
+            read,
+            of = reading.map(|reading| reading.of),
+            percent = progress.map(|progress| progress.percent),
+            zones = reading.map(|reading| reading.zones),
+            per_second = progress.map(|progress| progress.per_second),
+            remaining_s = progress.and_then(|progress| progress.remaining_s),
+            "waiting: no event is enriched yet"
+        );
+        self.told = Some((now, read.unwrap_or(0)));
     }
 
     fn progress(&self, Reading { read, of, .. }: Reading, now: MonoTime) -> Progress {

@@ -99,10 +99,7 @@ impl Audit {
             return;
         }
         self.report.zone_changes += 1;
-        let position = RecordPosition {
-            partition: record.partition,
-            offset: record.offset,
-        };
+        let position = record.position();
         let named = zone_change::zone_of_key(record.key);
         let Some(commit_time) = record.timestamp.instant() else {
             self.refuse(position, None, None);

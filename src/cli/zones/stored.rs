@@ -87,10 +87,7 @@ impl StoredZones {
         ) else {
             return;
         };
-        let position = RecordPosition {
-            partition: record.partition,
-            offset: record.offset,
-        };
+        let position = record.position();
         let refused = |why: String| StoredChange {
             position,
             commit_time,

@@ -16,10 +16,11 @@ impl Gate {
     pub fn status(&self) -> GateStatus {
         let (held, held_bytes) = self.held_by_builder();
         let published = self.published.as_ref();
+        let reading = self.reading();
         GateStatus {
             bootstrapped: published.is_some(),
-            waiting_for: self.waiting_for(),
-            reading: self.reading(),
+            waiting_for: self.waiting_for(reading),
+            reading,
             starting_over: self.starting_over,
             degraded: published.is_some_and(|published| published.degraded.is_flagged()),
             t: self.now.wall,
@@ -114,7 +115,7 @@ impl Gate {
         Some(reading)
     }
 
-    fn waiting_for(&self) -> String {
+    fn waiting_for(&self, reading: Option<Reading>) -> String {
         if self.published.is_some() && !self.starting_over {
             return String::new();
         }
@@ -127,11 +128,9 @@ impl Gate {
             })
             .collect();
         if !waiting.is_empty() {
-            let far = self
-                .reading()
-                .map_or_else(String::new, |Reading { read, of, .. }| {
-                    format!("; {read} of {of} records read")
-                });
+            let far = reading.map_or_else(String::new, |Reading { read, of, .. }| {
+                format!("; {read} of {of} records read")
+            });
             format!(
                 "zones topic to be read to its end: {}{far}",
                 waiting.join(", ")

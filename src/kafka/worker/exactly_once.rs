@@ -276,11 +276,6 @@ where
         Ok(events)
     }
 
-    /// Whether a transaction drains or is being ended: its acknowledgements and answers are not to wait for a record.
-    pub(super) fn is_filling_next(&self) -> bool {
-        self.outbox.is_filling_next()
-    }
-
     /// Begins to commit what is finished, with `extra` offsets of partitions that are being given back; everything that was
     /// sent is acknowledged. Where it cannot be committed it is aborted, and the partitions that stay are rewound.
     fn begin_end(&mut self, extra: Vec<(PartitionId, Offset)>) -> Result<(), WorkerError> {
@@ -377,12 +372,17 @@ where
             if let Some(answer) = answer {
                 self.answered(answer)?;
             }
-            self.beat();
-            let mut events = Vec::new();
-            let polled = self.member.poll(&mut events);
-            self.open().pending.append(&mut events);
-            polled?;
+            self.serve_group()?;
         }
+        Ok(())
+    }
+
+    /// Beats and polls the group while a call is waited for: what happens to it waits for the end of the transaction.
+    fn serve_group(&mut self) -> Result<(), WorkerError> {
+        self.beat();
+        let mut events = Vec::new();
+        self.member.poll(&mut events)?;
+        self.open().pending.append(&mut events);
         Ok(())
     }
 

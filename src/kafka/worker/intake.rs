@@ -21,7 +21,8 @@ where
 {
     /// Takes a batch from the shared queue, its errors too, and hands it to the engine.
     pub(super) fn ingest(&mut self) -> Result<(), WorkerError> {
-        let wait = if self.engine.held_count() > 0 || self.is_filling_next() {
+        // Neither what is held, nor acknowledgements and answers of a transaction that ends, are to wait for a record.
+        let wait = if self.engine.held_count() > 0 || self.outbox.is_filling_next() {
             Duration::from_millis(1)
         } else {
             TURN

@@ -150,11 +150,7 @@ where
                 Judged::MustAbort(error) => return Err(self.gave_up(&same, error)),
                 Judged::Again => call = same,
             }
-            self.beat();
-            let mut events = Vec::new();
-            let polled = self.member.poll(&mut events);
-            self.open().pending.append(&mut events);
-            polled?;
+            self.serve_group()?;
         }
     }
 }
