@@ -316,9 +316,9 @@ fn judge(rings: Vec<Ring>, rules: &ShapeRules) -> Result<Vec<Ring>, Rejection> {
         ));
     }
     match (validate::check(&rings), rules.on_invalid) {
-        (Ok(()), _) => Ok(rings),
+        (Ok(()), _) if has_exteriors(&rings) => Ok(rings),
         (Err(rejection), OnInvalid::Reject) => Err(rejection),
-        (Err(_), OnInvalid::Repair) => {
+        _ => {
             let repaired = repair::repair(&rings, rules)?;
             match validate::check(&repaired) {
                 Ok(()) => Ok(repaired),
@@ -329,6 +329,14 @@ fn judge(rings: Vec<Ring>, rules: &ShapeRules) -> Result<Vec<Ring>, Rejection> {
             }
         }
     }
+}
+
+/// Whether each polygon begins with its exterior. Where that was left out as it has no area, its holes are what is
+/// covered an odd number of times.
+fn has_exteriors(rings: &[Ring]) -> bool {
+    rings
+        .chunk_by(|one, other| one.polygon == other.polygon)
+        .all(|polygon| polygon[0].number == 0)
 }
 
 #[cfg(test)]
@@ -401,6 +409,25 @@ mod tests {
             reason(&[&[(0., 90.5), (1., 0.), (1., 1.), (0., 90.5)]]),
             R::CoordinateRange
         );
+    }
+
+    #[test]
+    fn hole_whose_exterior_has_no_area_is_covered_once_it_is_repaired() {
+        let point: &[_] = &[(0.5, 0.5); 4];
+        let inner = [(2., 2.), (3., 2.), (3., 3.), (2., 3.), (2., 2.)];
+        let rules = ShapeRules {
+            on_invalid: OnInvalid::Repair,
+            ..ShapeRules::default()
+        };
+        for rings in [vec![point, &SQUARE], vec![point, &SQUARE, &inner]] {
+            let polygon: Vec<_> = rings.iter().map(|corners| ring(corners)).collect();
+            for polygons in [vec![polygon.clone()], vec![vec![ring(point)], polygon]] {
+                let area = Area::new(RawShape::MultiPolygon(polygons), &rules).unwrap();
+                assert!(area.covers(area.interior_point()) && area.covers(at(5., 5.)));
+                assert!(area.covers(at(0., 0.)) && !area.covers(at(11., 5.)));
+                assert_eq!(area.covers(at(2.5, 2.5)), rings.len() == 2);
+            }
+        }
     }
 
     #[test]
