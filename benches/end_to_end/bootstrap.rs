@@ -2,37 +2,30 @@
 
 use std::time::Duration;
 
-use ringfence::config::Config;
-use ringfence::run::{Handle, run};
-
-use crate::job::{Job, PER_EDGE};
+use crate::daemon::{self, Daemon};
+use crate::job::Job;
 use crate::support::measure::{self, Cost, Row, Spread, Target};
-use crate::{in_child, support, topics};
+use crate::{in_child, topics};
 
 /// In the child: how long the daemon takes until it is ready.
 pub(crate) fn to_ready(job: &Job) -> Cost {
-    let mut config = Config::defaults();
-    config.kafka.set_common("bootstrap.servers", &job.bootstrap);
-    config.kafka.set_common("group.id", &job.group);
-    config.http.listen = "127.0.0.1:0".to_owned();
-    config.zones.topic = job.from.clone();
-    config.telemetry.topic = format!("{}-telemetry", job.to);
-    config.enriched.topic = format!("{}-enriched", job.to);
-    config.dead_letter.topic = None;
-    let handle = Handle::new();
+    let [telemetry, enriched] = others(&job.to);
+    let config = daemon::config(job, &job.from, &telemetry, &enriched);
     let (cost, daemon) = measure::cost_of(|| {
-        let (config, running) = (config, handle.clone());
-        let daemon = std::thread::spawn(move || run(&config, &running));
-        while !handle.is_ready() {
-            assert!(!daemon.is_finished(), "{:?}", daemon.join());
+        let daemon = Daemon::start(config);
+        while !daemon.is_ready() {
+            daemon.assert_goes_on();
             std::thread::sleep(Duration::from_millis(5));
         }
         daemon
     });
-    handle.stop();
-    let ended = daemon.join().expect("the daemon does not panic");
-    ended.expect("the daemon drains");
+    daemon.stop();
     cost
+}
+
+/// The topics beside that of the zones.
+fn others(to: &str) -> [String; 2] {
+    ["telemetry", "enriched"].map(|kind| format!("{to}-{kind}"))
 }
 
 /// Fills a zones topic and starts the daemon over it.
@@ -47,22 +40,11 @@ pub(crate) fn report(bootstrap: &str, run: u32) {
     };
     let admin = topics::admin(bootstrap);
     let (zones, to) = (format!("bench-zones-{run}"), format!("bench-ready-{run}"));
-    let others = ["telemetry", "enriched"].map(|kind| format!("{to}-{kind}"));
-    topics::create(
-        &admin,
-        &zones,
-        4,
-        &[("message.timestamp.type", "LogAppendTime")],
-    );
+    let others = others(&to);
     for topic in &others {
         topics::create(&admin, topic, 8, &[]);
     }
-    let records = (0..side * side).map(|number| {
-        let mut value = String::new();
-        support::feature(number, side, PER_EDGE, &mut value);
-        (format!("zone-{number:07}"), value)
-    });
-    let bytes = topics::write(bootstrap, &zones, records);
+    let bytes = daemon::fill(bootstrap, &admin, &zones, side);
     let job = Job {
         bootstrap: bootstrap.to_owned(),
         from: zones.clone(),

@@ -2,13 +2,14 @@
 //! and the same while zones change.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringfence::config::{Config, LogEnd};
 use ringfence::kafka::admin::{Admin, End};
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
-use ringfence::run::{Handle, run};
+use ringfence::run::{Handle, RunError, run};
 
 use crate::job::{Job, PER_EDGE, SIDE};
 use crate::support::measure::{self, Cost};
@@ -24,38 +25,73 @@ pub(crate) fn zones_topic(telemetry: &str) -> String {
     format!("{telemetry}-zones")
 }
 
-/// Writes the zones.
-pub(crate) fn fill(bootstrap: &str, admin: &Admin, topic: &str) {
+/// Makes a zones topic of `side` × `side` zones; gives the bytes of their values.
+pub(crate) fn fill(bootstrap: &str, admin: &Admin, topic: &str, side: usize) -> usize {
     let properties = [("message.timestamp.type", "LogAppendTime")];
     topics::create(admin, topic, 4, &properties);
-    topics::write(bootstrap, topic, (0..SIDE * SIDE).map(|n| zone(n, n)));
+    let zones = (0..side * side).map(|number| zone(side, number, number));
+    topics::write(bootstrap, topic, zones)
 }
 
 /// The record of zone `number` at the place of cell `place`.
-fn zone(number: usize, place: usize) -> (String, String) {
+fn zone(side: usize, number: usize, place: usize) -> (String, String) {
     let mut value = String::new();
-    support::feature_of(number, &support::cell(SIDE, place, PER_EDGE), &mut value);
+    support::feature_of(number, &support::cell(side, place, PER_EDGE), &mut value);
     (support::zone_id(number), value)
 }
 
-/// In the child. From the first output on: what came before is joining, reading the zones, and the first fetch.
-pub(crate) fn drain(job: &Job) -> Cost {
+/// The defaults, and what a job says; without dead letters.
+pub(crate) fn config(job: &Job, zones: &str, telemetry: &str, enriched: &str) -> Config {
     let mut config = Config::defaults();
     config.kafka.set_common("bootstrap.servers", &job.bootstrap);
     config.kafka.set_common("group.id", &job.group);
     config.http.listen = "127.0.0.1:0".to_owned();
-    config.zones.topic = zones_topic(&job.from);
-    config.telemetry.topic = job.from.clone();
-    config.telemetry.start = LogEnd::Earliest;
-    config.enriched.topic = job.to.clone();
+    config.zones.topic = zones.to_owned();
+    config.telemetry.topic = telemetry.to_owned();
+    config.enriched.topic = enriched.to_owned();
     config.dead_letter.topic = None;
-    let handle = Handle::new();
-    let running = handle.clone();
-    let daemon = std::thread::spawn(move || run(&config, &running));
+    config
+}
+
+/// A daemon within this process.
+pub(crate) struct Daemon {
+    handle: Handle,
+    thread: JoinHandle<Result<(), RunError>>,
+}
+
+impl Daemon {
+    pub(crate) fn start(config: Config) -> Self {
+        let handle = Handle::new();
+        let running = handle.clone();
+        let told = |error: &RunError| measure::say(&format!("the daemon ended: {error}"));
+        let thread = std::thread::spawn(move || run(&config, &running).inspect_err(told));
+        Self { handle, thread }
+    }
+
+    pub(crate) fn assert_goes_on(&self) {
+        assert!(!self.thread.is_finished(), "the daemon goes on");
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.handle.is_ready()
+    }
+
+    pub(crate) fn stop(self) {
+        self.handle.stop();
+        let ended = self.thread.join().expect("the daemon does not panic");
+        ended.expect("the daemon drains");
+    }
+}
+
+/// In the child. From the first output on: what came before is joining, reading the zones, and the first fetch.
+pub(crate) fn drain(job: &Job) -> Cost {
+    let mut config = config(job, &zones_topic(&job.from), &job.from, &job.to);
+    config.telemetry.start = LogEnd::Earliest;
+    let daemon = Daemon::start(config);
     let admin = topics::admin(&job.bootstrap);
     let mut first: Option<(Instant, f64, usize)> = None;
     let cost = loop {
-        assert!(!daemon.is_finished(), "{:?}", daemon.join());
+        daemon.assert_goes_on();
         std::thread::sleep(LOOK_EVERY);
         // A topic this young may have no leader yet.
         let Some(written) = written(&admin, &job.to) else {
@@ -74,9 +110,7 @@ pub(crate) fn drain(job: &Job) -> Cost {
             _ => {}
         }
     };
-    handle.stop();
-    let ended = daemon.join().expect("the daemon does not panic");
-    ended.expect("the daemon drains");
+    daemon.stop();
     cost
 }
 
@@ -97,7 +131,7 @@ pub(crate) fn while_changing<T>(bootstrap: &str, topic: &str, work: impl FnOnce(
             while !done.load(Ordering::Acquire) {
                 let number = changes * 7_919 % (SIDE * SIDE);
                 let place = (number + changes / (SIDE * SIDE) % 2) % (SIDE * SIDE);
-                let (key, value) = zone(number, place);
+                let (key, value) = zone(SIDE, number, place);
                 let record = Outgoing {
                     topic,
                     key: Some(key.as_bytes()),

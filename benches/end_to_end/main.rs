@@ -22,7 +22,7 @@ mod topics;
 use std::process::{Command, Stdio};
 
 use enriched::Ways;
-use job::Job;
+use job::{Job, SIDE};
 use ringfence::codec::headers::HeaderForm;
 use support::measure::{self, Cost, Row, Spread, Target};
 
@@ -91,15 +91,9 @@ fn main() {
     };
     let run = std::process::id();
     rounds(&bootstrap, run);
-    if is_wanted(BOOTSTRAP) {
+    if measure::is_wanted(BOOTSTRAP) {
         bootstrap::report(&bootstrap, run);
     }
-}
-
-/// Whether to run this way: `RINGFENCE_BENCH_ONLY` names some, separated by commas; without it all are run.
-fn is_wanted(way: &str) -> bool {
-    std::env::var("RINGFENCE_BENCH_ONLY")
-        .map_or(true, |only| only.split(',').any(|wanted| wanted == way))
 }
 
 /// Runs one job in a process of its own.
@@ -140,7 +134,7 @@ fn plain_build() -> std::path::PathBuf {
 }
 
 fn rounds(bootstrap: &str, run: u32) {
-    let ways = WAYS.map(|way| is_wanted(way).then_some(way));
+    let ways = WAYS.map(|way| measure::is_wanted(way).then_some(way));
     if ways.iter().all(Option::is_none) {
         return;
     }
@@ -154,7 +148,7 @@ fn rounds(bootstrap: &str, run: u32) {
     topics::create(&admin, &from, 8, &[]);
     // Before the events, which are of the time from here on.
     let zones = daemon::zones_topic(&from);
-    daemon::fill(bootstrap, &admin, &zones);
+    daemon::fill(bootstrap, &admin, &zones, SIDE);
     let bytes = topics::fill(bootstrap, &from, events);
     measure::say(&format!(
         "  {events} records of {} B on average in 8 partitions",

@@ -19,9 +19,7 @@ use crate::support::plain::Geo;
 
 pub(crate) fn drain(job: &Job) -> Cost {
     let zones = Geo::new(support::polygons(SIDE, PER_EDGE));
-    let ids: Vec<String> = (0..SIDE * SIDE)
-        .map(|number| format!("zone-{number:07}"))
-        .collect();
+    let ids: Vec<String> = (0..SIDE * SIDE).map(support::zone_id).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -26,7 +26,7 @@ pub(crate) fn memberships() {
     let mut rings: BTreeMap<String, Vec<Position>> = (0..zones)
         .map(|number| {
             let ring = support::cell(SIDE, number, PER_EDGE);
-            (format!("zone-{number:07}"), ring)
+            (support::zone_id(number), ring)
         })
         .collect();
     let mut made = 0;
@@ -36,7 +36,7 @@ pub(crate) fn memberships() {
             .map(|place| {
                 let offset = (zones + made + place) as i64;
                 let number = pick(zones + 200);
-                let id = format!("zone-{number:07}");
+                let id = support::zone_id(number);
                 // Cells of another, coarser world too: zones overlap.
                 let side = [SIDE, 11][pick(2)];
                 let ring = support::cell(side, pick(side * side), PER_EDGE);

@@ -26,6 +26,8 @@ mod promotion;
 mod real;
 mod workload;
 
+use support::measure;
+
 fn main() -> Result<(), String> {
     // `cargo bench` adds an argument of its own.
     let arguments: Vec<String> = std::env::args()
@@ -37,10 +39,7 @@ fn main() -> Result<(), String> {
     {
         return workload::write(rest);
     }
-    let only = std::env::var("RINGFENCE_BENCH_ONLY").ok();
-    let is_wanted =
-        |part: &str| (only.as_deref()).is_none_or(|only| only.split(',').any(|one| one == part));
-    if is_wanted("million") {
+    if measure::is_wanted("million") {
         million();
     }
     let parts: [(&str, fn()); 7] = [
@@ -53,7 +52,7 @@ fn main() -> Result<(), String> {
         ("correct", correct::memberships),
     ];
     for (part, report) in parts {
-        if is_wanted(part) {
+        if measure::is_wanted(part) {
             report();
         }
     }

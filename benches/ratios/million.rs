@@ -99,7 +99,7 @@ pub(crate) fn bootstrap() -> Index {
 }
 
 fn staged(number: usize, value: &str, rules: &ZoneRules) -> StagedChange {
-    let id = format!("zone-{number:07}");
+    let id = support::zone_id(number);
     let decoded = zone_change::decode(Some(id.as_bytes()), Some(value.as_bytes()), rules)
         .expect("the zone is valid");
     support::staged(decoded, number, value.len())

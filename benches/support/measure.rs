@@ -267,6 +267,12 @@ pub fn shown(cost: Cost) -> String {
     )
 }
 
+/// Whether to run this part: `RINGFENCE_BENCH_ONLY` names some, separated by commas; without it all are run.
+pub fn is_wanted(part: &str) -> bool {
+    std::env::var("RINGFENCE_BENCH_ONLY")
+        .map_or(true, |only| only.split(',').any(|wanted| wanted == part))
+}
+
 /// Whether each benchmark is to run once only, over small worlds: to see that all of them work.
 pub fn is_quick() -> bool {
     std::env::var_os("RINGFENCE_BENCH_QUICK").is_some()

@@ -40,6 +40,7 @@ use ringfence::pipeline::AckResult;
 use ringfence::simulate::Rng;
 use ringfence::time::EventTime;
 
+use crate::support::seeds;
 use crate::support::worker::Written;
 use crate::support::world::{World, WorldConfig, zones_of};
 use crate::support::zones::{change, rectangle, t};
@@ -447,14 +448,12 @@ fn run_seeds(proof: ProofKind) -> Option<Tally> {
         println!("seed {seed}");
         run(seed, None, proof).unwrap_or_else(|wrong| panic!("{wrong}"))
     };
-    if let Ok(seed) = std::env::var("RINGFENCE_SEED") {
-        println!("{:?}", checked(seed.parse().expect("a number")));
+    if let Some(seed) = seeds::named() {
+        println!("{:?}", checked(seed));
         return None;
     }
-    let random = std::collections::hash_map::RandomState::new();
-    let random = std::hash::BuildHasher::hash_one(&random, 0);
-    for more in 0..3 {
-        checked(random.wrapping_add(more));
+    for seed in seeds::random() {
+        checked(seed);
     }
     let mut total = Tally::default();
     for seed in 1..=16 {

@@ -18,6 +18,7 @@ use ringfence::simulate::Rng;
 use ringfence::telemetry::{RecordRef, RecordTimestamp};
 use ringfence::time::{EventTime, MonoTime, Now};
 
+use crate::support::seeds;
 use crate::support::worker::{config, event};
 use crate::support::zones::{PlainZones, t};
 
@@ -555,14 +556,12 @@ fn fs_31_fs_35_transactions_lose_and_double_nothing_and_keep_the_order_under_eve
         println!("seed {seed}");
         run(seed, None).unwrap_or_else(|wrong| panic!("{wrong}"))
     };
-    if let Ok(seed) = std::env::var("RINGFENCE_SEED") {
-        println!("{:?}", checked(seed.parse().expect("a number")));
+    if let Some(seed) = seeds::named() {
+        println!("{:?}", checked(seed));
         return;
     }
-    let random = std::collections::hash_map::RandomState::new();
-    let random = std::hash::BuildHasher::hash_one(&random, 0);
     let mut total = Tally::default();
-    for seed in (1..=12).chain((0..3).map(|more| random.wrapping_add(more))) {
+    for seed in (1..=12).chain(seeds::random()) {
         total.add(&checked(seed));
     }
     println!("{total:?}");

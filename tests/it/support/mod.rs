@@ -10,6 +10,7 @@ pub(crate) mod edge;
 pub(crate) mod in_process;
 pub(crate) mod kafka;
 pub(crate) mod log;
+pub(crate) mod seeds;
 pub(crate) mod stage;
 pub(crate) mod tamper;
 pub(crate) mod worker;
