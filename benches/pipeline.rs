@@ -111,7 +111,7 @@ fn index() -> Arc<Index> {
         filing: false,
     };
     let as_of = EventTime::clamped(EVENT_TIME);
-    let built = Index::empty(EngineKind::Rtree).promote(&changes, as_of, &rules);
+    let built = Index::empty(EngineKind::default()).promote(&changes, as_of, &rules);
     Arc::new(built.expect("the zones can be indexed").index)
 }
 
@@ -200,7 +200,7 @@ fn pipeline(c: &mut Criterion) {
         until: None,
     };
     let no_zones = Snapshot {
-        index: Arc::new(Index::empty(EngineKind::Rtree)),
+        index: Arc::new(Index::empty(EngineKind::default())),
         view,
     };
     let cases = [

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use compact_str::CompactString;
+
 use crate::partition::RecordPosition;
 use crate::rejection::Rejection;
 use crate::telemetry::RecordTimestamp;
@@ -194,12 +196,16 @@ impl fmt::Debug for Flags {
 const ENRICHED_BYTES: usize = 168;
 
 /// The headers that an enriched record gets beside its own, in a buffer that is filled anew for each.
-#[derive(Copy, Clone, Debug)]
+#[derive(Clone, Debug)]
 pub struct EnrichedHeaders {
     bytes: [u8; ENRICHED_BYTES],
+    /// How many of them are filled.
+    len: usize,
     names: [&'static str; 4],
     ends: [u8; 4],
     count: usize,
+    /// The `as_of` of the last record, which the next one mostly shares, and its digits.
+    as_of: Option<(EventTime, CompactString)>,
 }
 
 impl Default for EnrichedHeaders {
@@ -214,9 +220,11 @@ impl EnrichedHeaders {
     pub const fn new() -> Self {
         Self {
             bytes: [0; ENRICHED_BYTES],
+            len: 0,
             names: [""; 4],
             ends: [0; 4],
             count: 0,
+            as_of: None,
         }
     }
 
@@ -230,45 +238,69 @@ impl EnrichedHeaders {
         flags: Flags,
     ) {
         let mut digits = itoa::Buffer::new();
-        self.count = 0;
+        (self.count, self.len) = (0, 0);
         if let Some((at, as_of)) = matched {
-            self.push(form, AT, &[digits.format(at.millis())]);
-            self.push(form, AS_OF, &[digits.format(as_of.millis())]);
+            self.begin(form, AT);
+            self.push(digits.format(at.millis()));
+            self.begin(form, AS_OF);
+            self.push_as_of(as_of);
         }
-        let mut offset = itoa::Buffer::new();
-        let partition = digits.format(source.partition.0);
-        let offset = offset.format(source.offset.0);
-        self.push(form, SOURCE, &[partition, ":", offset]);
+        self.begin(form, SOURCE);
+        self.push(digits.format(source.partition.0));
+        self.push(":");
+        self.push(digits.format(source.offset.0));
         if !flags.is_empty() {
-            let mut parts = [""; 2 * Flag::ALL.len()];
+            self.begin(form, FLAGS);
             for (at, flag) in flags.iter().enumerate() {
-                parts[2 * at] = if at > 0 { "," } else { "" };
-                parts[2 * at + 1] = flag.as_str();
+                self.push(if at > 0 { "," } else { "" });
+                self.push(flag.as_str());
             }
-            self.push(form, FLAGS, &parts);
         }
     }
 
-    fn push(&mut self, form: HeaderForm, name: &'static str, parts: &[&str]) {
-        let mut end = self.start(self.count);
-        let said_before = match form {
+    fn push_as_of(&mut self, as_of: EventTime) {
+        if !matches!(&self.as_of, Some((known, _)) if *known == as_of) {
+            let text = itoa::Buffer::new().format(as_of.millis()).into();
+            self.as_of = Some((as_of, text));
+        }
+        let (_, text) = self.as_of.as_ref().expect("it was just written");
+        let to = self.len + text.len();
+        self.bytes[self.len..to].copy_from_slice(text.as_bytes());
+        self.end_at(to);
+    }
+
+    /// Begins one of the four.
+    #[inline]
+    fn begin(&mut self, form: HeaderForm, name: &'static str) {
+        match form {
             HeaderForm::Several => {
                 self.names[self.count] = name;
                 self.count += 1;
-                [""; 3]
             }
             HeaderForm::One => {
-                self.names[0] = ALL;
-                self.count = 1;
-                let short = name_in_all(name).expect("each of the four has one");
-                [if end > 0 { ";" } else { "" }, short, "="]
+                let is_first = self.count == 0;
+                (self.names[0], self.count) = (ALL, 1);
+                if !is_first {
+                    self.push(";");
+                }
+                self.push(name_in_all(name).expect("each of the four has one"));
+                self.push("=");
             }
-        };
-        for part in said_before.iter().chain(parts) {
-            self.bytes[end..end + part.len()].copy_from_slice(part.as_bytes());
-            end += part.len();
         }
-        self.ends[self.count - 1] = end as u8;
+    }
+
+    /// Appends to the value of the header that was begun last.
+    #[inline]
+    fn push(&mut self, part: &str) {
+        let to = self.len + part.len();
+        self.bytes[self.len..to].copy_from_slice(part.as_bytes());
+        self.end_at(to);
+    }
+
+    #[inline]
+    fn end_at(&mut self, len: usize) {
+        self.len = len;
+        self.ends[self.count - 1] = len as u8;
     }
 
     fn start(&self, header: usize) -> usize {
@@ -285,6 +317,19 @@ impl EnrichedHeaders {
             let bytes = &self.bytes[self.start(header)..usize::from(self.ends[header])];
             (self.names[header], bytes)
         })
+    }
+
+    /// Bytes of all names and values.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        let names = self.names[..self.count].iter();
+        self.len + names.map(|name| name.len()).sum::<usize>()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
     }
 }
 
@@ -429,8 +474,20 @@ mod tests {
                 "ringfence-flags=unsettled"
             ]
         );
-        headers.fill(HeaderForm::Several, Some((at, as_of)), source, Flags::NONE);
-        assert_eq!(shown(headers.iter()).len(), 3);
+        headers.fill(HeaderForm::Several, Some((at, at)), source, Flags::NONE);
+        assert_eq!(
+            shown(headers.iter()),
+            [
+                "ringfence-at=1700000000000",
+                "ringfence-as-of=1700000000000",
+                "ringfence-source=3:42"
+            ]
+        );
+        let bytes: usize = headers
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        assert_eq!((headers.byte_len(), headers.count()), (bytes, 3));
         headers.fill(
             HeaderForm::Several,
             None,

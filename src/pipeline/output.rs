@@ -140,10 +140,7 @@ impl Writer {
             &self.added
         });
         bytes += added.map_or(0, |added| {
-            added
-                .iter()
-                .map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD_BYTES)
-                .sum()
+            added.byte_len() + HEADER_OVERHEAD_BYTES * added.count()
         });
         if bytes > self.rules.enriched_max_bytes {
             return Err(Outgrown(bytes));

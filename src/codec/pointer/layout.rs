@@ -6,7 +6,7 @@
 //! (Li et al., "Mison: a fast JSON parser for data analytics", VLDB 2017), made strict.
 
 use super::{Kind, Paths, Scanned, Slot};
-use crate::codec::json::Scanner;
+use crate::codec::json::{Scanner, scalar_at};
 use crate::rejection::Rejection;
 
 /// How many layouts are kept: of the producers of a topic, and of their optional members.
@@ -147,20 +147,19 @@ impl Layout {
     #[inline]
     fn read(&self, text: &str, slots: &mut [Option<Slot>]) -> Option<Scanned> {
         let bytes = text.as_bytes();
-        let mut scanner = Scanner::new(text);
+        let mut at = 0;
         for scalar in &self.scalars {
-            if !scalar.before.is_at(bytes, scanner.at()) {
+            if !scalar.before.is_at(bytes, at) {
                 return None;
             }
-            scanner.pass(scalar.before.bytes.len());
-            let start = scanner.at() as u32;
-            let kind = scanner.skip_scalar().ok()?;
+            let start = at + scalar.before.bytes.len();
+            let (kind, end) = scalar_at(text, start).ok()?;
             if let Some(slot) = scalar.slot {
-                let end = scanner.at() as u32;
+                let (start, end) = (start as u32, end as u32);
                 slots[slot] = Some(Slot { start, end, kind });
             }
+            at = end;
         }
-        let at = scanner.at();
         (bytes[at..] == *self.end.bytes).then_some(Scanned {
             kind: Kind::Object,
             duplicate: None,
