@@ -232,9 +232,8 @@ impl Settings {
         set(
             &mut config,
             &[
-                // The idempotent client has one batch of a partition under way; once the next has lingered for long enough it
-                // polls without a pause until the first is answered (librdkafka 2.12, `rd_kafka_msgq_allow_wakeup_at`; seen with
-                // 5 ms and a slow broker: a poll an event). So longer than an answer takes, and a tenth of the gate's margin.
+                // A tenth of the gate's margin: a batch of some size, and little beside what an event waits for anyhow. A worker
+                // times it itself (`linger`).
                 ("linger.ms", "20"),
                 ("compression.type", "lz4"),
                 // The largest record that a topic of the defaults may hold, and 1 MiB for what is added (INTERFACE).

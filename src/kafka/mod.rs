@@ -8,6 +8,7 @@ mod calls;
 pub mod client;
 pub mod ends;
 pub mod ffi;
+mod linger;
 pub mod member;
 pub mod mock;
 pub mod outbox;

@@ -19,6 +19,7 @@ use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
 use super::EdgeError;
 use super::client::{Logged, create};
 use super::ffi::{Headers, MessageRef, Produced, ProducerTopic, ReportingProducer, Reports, flush};
+use super::linger::{self, Lingering};
 use crate::clock::Clock;
 use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token};
 use crate::partition::PartitionId;
@@ -241,6 +242,8 @@ struct Way {
     // Declared, so dropped, before the producer.
     enriched: Option<ProducerTopic<Context>>,
     dead_letter: Option<ProducerTopic<Context>>,
+    /// Where the linger is not the client's to time.
+    _lingering: Option<Lingering>,
     producer: ReportingProducer<Context>,
 }
 
@@ -545,16 +548,24 @@ impl Way {
         acks: &Acks,
         undelivered: &FirstUndelivered,
     ) -> Result<Self, EdgeError> {
+        let mut config = config.clone();
+        let linger = linger::take(&mut config);
         let context = Context {
             logged: Logged::default(),
             acks: acks.clone(),
             undelivered: undelivered.clone(),
             end_to_end: crate::metrics::END_TO_END_LATENCY.histogram(),
         };
-        let producer = ReportingProducer::new(create(config, context)?);
+        let producer = ReportingProducer::new(create(&config, context)?);
+        let start = |linger| Lingering::start(Arc::clone(producer.base()), linger);
+        let lingering = linger
+            .map(start)
+            .transpose()
+            .map_err(|error| EdgeError::Settings(format!("no thread for the linger: {error}")))?;
         Ok(Self {
             enriched: None,
             dead_letter: None,
+            _lingering: lingering,
             producer,
         })
     }
