@@ -104,8 +104,9 @@ impl Hits {
 
     /// The versions found for the query at place `query` of the batch, by code point of their ids, each once.
     #[must_use]
+    #[inline]
     pub fn of(&self, query: usize) -> &[VersionSlot] {
-        let from = if query == 0 { 0 } else { self.ends[query - 1] };
+        let from = query.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.slots[from..self.ends[query]]
     }
 

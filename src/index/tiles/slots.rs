@@ -21,7 +21,6 @@ const PER_WORD: usize = 32;
 pub(super) struct Slots(Vec<Arc<[u64; WORDS]>>);
 
 impl Slots {
-    #[inline]
     pub(super) fn get(&self, slot: u32) -> Standing {
         let slot = slot as usize;
         let Some(chunk) = self.0.get(slot / (WORDS * PER_WORD)) else {
@@ -32,6 +31,15 @@ impl Slots {
             1 => Standing::Dated,
             _ => Standing::Settled,
         }
+    }
+
+    /// The same as to get [`Standing::Settled`].
+    #[inline(always)]
+    pub(super) fn is_settled(&self, slot: u32) -> bool {
+        let slot = slot as usize;
+        let bit = 2 * (slot % PER_WORD) + 1;
+        let chunk = self.0.get(slot / (WORDS * PER_WORD));
+        chunk.is_some_and(|chunk| chunk[slot / PER_WORD % WORDS] >> bit & 1 != 0)
     }
 
     pub(super) fn set(&mut self, slot: u32, standing: Standing) {
