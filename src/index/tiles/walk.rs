@@ -4,6 +4,7 @@
 use super::Tiles;
 use super::grid::{Key, LEVEL_MAX, Reach};
 use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Child, Word};
+use super::slots::Standing;
 use crate::index::versions::{VersionSlot, VersionTable};
 use crate::index::{Hits, Query};
 use crate::time::EventTime;
@@ -77,10 +78,12 @@ impl Tiles {
                 versions,
                 passed: &passed,
                 is_settled,
+                is_after_all: earliest >= self.noted_until,
             };
             let is_at_the_end = farthest.is_at_the_end_of_the_world();
+            let mut several = 0_u32;
             let asked = together.iter().zip(&keys).zip(ways).zip(&mut ends);
-            for (((query, key), way), end) in asked {
+            for (number, (((query, key), way), end)) in asked.enumerate() {
                 let from = hits.slots.len();
                 if is_at_the_end {
                     asking.near_the_end_of_the_world(query, way, *key, hits);
@@ -91,12 +94,24 @@ impl Tiles {
                     self.look_into_the_past(query, versions, hits);
                 }
                 if hits.slots.len() > from + 1 {
-                    hits.sort(from, versions);
+                    several |= 1 << number;
                 }
                 *end = hits.slots.len();
             }
+            let before = hits.ends.len();
             hits.ends.extend_from_slice(&ends[..together.len()]);
+            while several != 0 {
+                let query = before + several.trailing_zeros() as usize;
+                several &= several - 1;
+                let from = query.checked_sub(1).map_or(0, |before| hits.ends[before]);
+                hits.several.push((query, from));
+            }
+            // Few are sorted with those of the next places: what they wait for then, they wait for at once.
+            if hits.several.len() >= TOGETHER / 2 {
+                hits.sort(versions);
+            }
         }
+        hits.sort(versions);
         hits.passed = passed;
     }
 
@@ -221,6 +236,8 @@ struct Asking<'a> {
     passed: &'a Passed,
     /// Whether what is settled is in force.
     is_settled: bool,
+    /// Whether all else in the tree has begun, and what has an end has ended.
+    is_after_all: bool,
 }
 
 impl Asking<'_> {
@@ -243,6 +260,14 @@ impl Asking<'_> {
     /// The same where it is to be looked up when it is in force, or whether it covers the place.
     #[inline(never)]
     fn look_up(&self, query: &Query, slot: u32, is_sure: bool, hits: &mut Hits) {
+        if self.is_after_all {
+            // Where changes come fast this spares the way to the version's own memory.
+            match self.tiles.slots.get(slot) {
+                Standing::Ended => return,
+                Standing::Dated if is_sure => return hits.slots.push(VersionSlot(slot)),
+                _ => {}
+            }
+        }
         if let Some(version) = self.versions.get(VersionSlot(slot))
             && (self.is_settled(slot) || version.is_in_force(query.at))
             && (is_sure || version.zone().area.covers(query.position))
