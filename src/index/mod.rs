@@ -70,42 +70,62 @@ pub struct Query {
 pub struct Hits {
     slots: Vec<VersionSlot>,
     ends: Vec<usize>,
+    /// The queries that found several, each with where its answer begins, as long as that is to be sorted.
+    several: Vec<(usize, usize)>,
     passed: tiles::Passed,
 }
 
 impl Hits {
     /// Ends the answer to a query: by code point of the ids, each once.
-    #[inline]
     fn close(&mut self, versions: &versions::VersionTable) {
         let from = self.ends.last().copied().unwrap_or(0);
         if self.slots.len() > from + 1 {
-            self.sort(from, versions);
+            self.several.push((self.ends.len(), from));
         }
         self.ends.push(self.slots.len());
+        self.sort(versions);
     }
 
-    #[inline(never)]
-    fn sort(&mut self, from: usize, versions: &versions::VersionTable) {
+    /// Sorts the answers that are to be sorted: by code point of the ids, each once.
+    fn sort(&mut self, versions: &versions::VersionTable) {
         let id = |slot: &VersionSlot| {
             let version = versions.get(*slot);
             &version.expect("a hit is in the table").zone().id
         };
-        self.slots[from..].sort_unstable_by(|a, b| id(a).cmp(id(b)));
-        // A zone over ±180° is there on each side: a point at the seam finds it twice.
-        let mut kept = from + 1;
-        for next in from + 1..self.slots.len() {
-            if self.slots[next] != self.slots[kept - 1] {
-                self.slots[kept] = self.slots[next];
-                kept += 1;
+        // Ids stand all over the memory. Read here for all answers, they are fetched side by side, where each comparison would
+        // wait for its own two.
+        let answers = self.several.iter();
+        let slots = answers.flat_map(|(query, from)| &self.slots[*from..self.ends[*query]]);
+        std::hint::black_box(slots.fold(0, |read, slot| read ^ id(slot).as_str().len()));
+        let mut gone = 0;
+        let mut several = std::mem::take(&mut self.several);
+        for (query, from) in several.drain(..) {
+            let range = from - gone..self.ends[query];
+            let answer = &mut self.slots[range.clone()];
+            answer.sort_unstable_by(|a, b| id(a).cmp(id(b)));
+            // A zone over ±180° is there on each side: a point at the seam finds it twice.
+            let mut kept = 1;
+            for next in 1..answer.len() {
+                if answer[next] != answer[kept - 1] {
+                    answer[kept] = answer[next];
+                    kept += 1;
+                }
+            }
+            let twice = answer.len() - kept;
+            if twice > 0 {
+                self.slots.drain(range.end - twice..range.end);
+                self.ends[query..].iter_mut().for_each(|end| *end -= twice);
+                gone += twice;
             }
         }
-        self.slots.truncate(kept);
+        self.several = several;
     }
 
     /// The versions found for the query at place `query` of the batch, by code point of their ids, each once.
     #[must_use]
+    #[inline]
     pub fn of(&self, query: usize) -> &[VersionSlot] {
-        let from = if query == 0 { 0 } else { self.ends[query - 1] };
+        let from = query.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.slots[from..self.ends[query]]
     }
 
@@ -179,6 +199,7 @@ impl Index {
         debug_assert!(self.is_searchable, "nobody asks an index in the making");
         hits.slots.clear();
         hits.ends.clear();
+        hits.several.clear();
         self.engine.lookup(queries, &self.versions, hits);
     }
 

@@ -99,6 +99,12 @@ impl Rtree {
         }
     }
 
+    /// Whether anything that ended long ago may have been in force then, or later.
+    #[inline]
+    pub(super) fn may_have_been_in_force(&self, at: EventTime) -> bool {
+        self.past_until.is_some_and(|until| at < until)
+    }
+
     /// The same as [`Self::candidates`] of what ended long ago only.
     #[inline]
     pub(super) fn candidates_of_the_past(

@@ -46,8 +46,9 @@ pub(super) fn crossings(vertices: &[u32], masks: &[u32], x: u32, y: u32) -> (u32
         let (from, to) = (u32x4::new(*from), u32x4::new(*to));
         let (a, b) = (parts(from) - at, parts(to) - at);
         let mirrored_a = parts(from ^ north) - mirrored_at;
-        let turned_b = bytemuck::cast::<i16x8, u32x4>(b);
-        let turned_b = parts(turned_b << 16_u32 | turned_b >> 16_u32);
+        // Written so, it becomes two shuffles.
+        let [x0, y0, x1, y1, x2, y2, x3, y3] = b.to_array();
+        let turned_b = i16x8::new([y0, x0, y1, x1, y2, x2, y3, x3]);
         let cross = mirrored_a.dot(turned_b);
         let passes = wholes(a) ^ wholes(b);
         let is_right = cross ^ wholes(a);

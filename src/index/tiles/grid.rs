@@ -57,6 +57,30 @@ impl Key {
     }
 }
 
+/// How far places are from the middle of the map, an axis each.
+#[derive(Copy, Clone)]
+pub(super) struct Reach(f64x2);
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self(f64x2::ZERO)
+    }
+}
+
+impl Reach {
+    #[inline]
+    pub(super) fn take_in(&mut self, at: Position) {
+        self.0 = f64x2::new([at.lon, at.lat]).abs().fast_max(self.0);
+    }
+
+    /// Whether one of them stands on a border of the map.
+    #[inline]
+    pub(super) fn is_at_the_end_of_the_world(self) -> bool {
+        let [lon, lat] = self.0.to_array();
+        lon == 180.0 || lat == 90.0
+    }
+}
+
 /// Added to a number below 2^51, it leaves no room for a fraction: what comes out is rounded to a whole number.
 const NO_FRACTION: f64 = 1.5 * (1_u64 << 52) as f64;
 

@@ -30,19 +30,6 @@ impl<'a> Leaf<'a> {
         Self(&words[from..])
     }
 
-    /// Reads a word of each line of memory that a leaf of the usual size stands in, whatever its own size: so none waits for
-    /// another.
-    #[inline]
-    pub(super) fn fetch(self) -> u32 {
-        const LINE_WORDS: usize = 16;
-        const USUAL_WORDS: usize = 3 * LINE_WORDS;
-        let words = &self.0[..self.0.len().min(USUAL_WORDS)];
-        words
-            .iter()
-            .step_by(LINE_WORDS)
-            .fold(0, |read, word| read ^ word)
-    }
-
     /// Whether it stands for four slots of its node.
     pub(super) fn is_quarter(self) -> bool {
         self.0[0] & QUARTER != 0
@@ -220,7 +207,7 @@ impl<'a> Group<'a> {
     pub(super) fn judge(self, x: u32, y: u32) -> Verdict {
         let (toggled, is_on_line) = crossings(self.vertices, self.masks, x, y);
         let mut unsure = self.head.0 >> 8 & 0xff;
-        if is_on_line || self.head.0 & POINTS != 0 {
+        if is_on_line | (self.head.0 & POINTS != 0) {
             unsure |= near(self.vertices, self.masks, x, y);
         }
         Verdict {

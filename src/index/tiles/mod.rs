@@ -47,6 +47,8 @@ pub(super) struct Tiles {
     count: usize,
     /// No settled version begins after it.
     settled_from: Option<EventTime>,
+    /// None of the others begins or ends after it.
+    noted_until: EventTime,
     /// When something about a slot is due: it has been in force for long, or has been over for long.
     due: OrdSet<(EventTime, u32)>,
     past: Rtree,
@@ -60,6 +62,7 @@ impl Default for Tiles {
             slots: Slots::default(),
             count: 0,
             settled_from: None,
+            noted_until: EventTime::MIN,
             due: OrdSet::new(),
             past: Rtree::default(),
         }
@@ -117,10 +120,14 @@ impl Tiles {
 
     /// Notes when a version in the tree asks for attention.
     fn note(&mut self, slot: VersionSlot, version: &ZoneVersion) {
-        self.slots.set(slot.0, Standing::Dated);
         self.due.insert((version.valid_from(), slot.0));
+        self.noted_until = self.noted_until.max(version.valid_from());
         if let Some(end) = version.end() {
+            self.slots.set(slot.0, Standing::Ended);
             self.due.insert((end, slot.0));
+            self.noted_until = self.noted_until.max(end);
+        } else {
+            self.slots.set(slot.0, Standing::Dated);
         }
     }
 

@@ -71,14 +71,6 @@ impl Page {
     pub(super) fn len(&self) -> usize {
         self.words.len()
     }
-
-    /// Reads the word of a tile two levels down, if it has any: so that it is at hand when it is asked for.
-    #[inline]
-    pub(super) fn fetch(&self, tile: usize) -> u32 {
-        // In a page that is a leaf this is a word of that.
-        let word = (self.word & !(KIND | COVERED)) as usize + tile;
-        self.words.get(word).copied().unwrap_or_default()
-    }
 }
 
 /// What a tile is, above pages. The kind stands in a byte of its own: one hidden in what a kind has is dearer to tell.
@@ -237,18 +229,59 @@ pub(super) enum Slot<'a> {
 }
 
 impl<'a> Word<'a> {
+    pub(super) const EMPTY: Self = Self { word: 0, from: &[] };
+
+    /// Of a tile that a zone covers.
+    #[inline(always)]
+    pub(super) fn of_cover(slot: u32) -> Self {
+        Self {
+            word: COVER | slot,
+            from: &[],
+        }
+    }
+
+    /// Reads a word of each line of memory that a leaf of the usual size stands in, whatever its own size: so none waits for
+    /// another. Reads something too where the tile is no leaf: to tell that costs more.
+    #[inline(always)]
+    pub(super) fn fetch(self) -> u32 {
+        const LINE_WORDS: usize = 16;
+        let Some(last) = self.from.len().checked_sub(1) else {
+            return 0;
+        };
+        let begin = (self.word & !KIND) as usize;
+        let read = |line: usize| self.from[(begin + line * LINE_WORDS).min(last)];
+        read(0) ^ read(1) ^ read(2)
+    }
+
     #[inline]
     pub(super) fn slot(self) -> Slot<'a> {
-        let value = self.word & !KIND;
-        match self.word & KIND {
-            COVER => Slot::Cover(value),
-            LEAF => Slot::Leaf(Leaf::at(self.from, value as usize)),
-            NODE => Slot::Node(Node {
-                words: &self.from[(value & !COVERED) as usize..],
-                is_covered: value & COVERED != 0,
-            }),
-            _ => Slot::Empty,
-        }
+        let leaf = self.leaf().map(Slot::Leaf);
+        let node = || self.node().map(Slot::Node);
+        let cover = || self.covering().map(Slot::Cover);
+        leaf.or_else(node).or_else(cover).unwrap_or(Slot::Empty)
+    }
+
+    /// The leaf that the tile is.
+    #[inline(always)]
+    pub(super) fn leaf(self) -> Option<Leaf<'a>> {
+        let begin = (self.word & !KIND) as usize;
+        (self.word & KIND == LEAF).then(|| Leaf::at(self.from, begin))
+    }
+
+    /// The node that the tile is.
+    #[inline(always)]
+    pub(super) fn node(self) -> Option<Node<'a>> {
+        let begin = (self.word & !KIND & !COVERED) as usize;
+        (self.word & KIND == NODE).then(|| Node {
+            words: &self.from[begin..],
+            is_covered: self.word & COVERED != 0,
+        })
+    }
+
+    /// The zone that covers the tile, if no other is there.
+    #[inline(always)]
+    pub(super) fn covering(self) -> Option<u32> {
+        (self.word & KIND == COVER).then_some(self.word & !KIND)
     }
 }
 

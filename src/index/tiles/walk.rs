@@ -2,12 +2,12 @@
 //! then each is judged by its leaf. Allocates nothing once its buffers are warm.
 
 use super::Tiles;
-use super::grid::{Key, LEVEL_MAX};
-use super::leaf::Leaf;
-use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Child, Page, Slot};
+use super::grid::{Key, LEVEL_MAX, Reach};
+use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Child, Word};
 use super::slots::Standing;
 use crate::index::versions::{VersionSlot, VersionTable};
 use crate::index::{Hits, Query};
+use crate::time::EventTime;
 
 /// Places that go down together.
 const TOGETHER: usize = 32;
@@ -18,28 +18,34 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Passed(Vec<(u32, u32)>);
 
-/// Where the way of a place has come to.
-#[derive(Copy, Clone)]
-enum End<'a> {
-    Nothing,
-    Cover(u32),
-    /// A page; so many bits of the path lie below its tile.
-    Page(&'a Page, u32),
-    /// A leaf; so many bits of the path lie below its tile, or that of its slot.
-    Leaf(Leaf<'a>, u32),
-}
-
 /// The way of a place: where it has come to, and the list of what it passed.
 #[derive(Copy, Clone)]
 struct Way<'a> {
-    end: End<'a>,
+    word: Word<'a>,
+    /// So many bits of the path lie below the tile that the word is of, or that of its slot.
+    below: u32,
     list: u32,
 }
 
 const BEGIN: Way<'_> = Way {
-    end: End::Nothing,
+    word: Word::EMPTY,
+    below: 0,
     list: NONE,
 };
+
+impl<'a> Way<'a> {
+    /// Goes on into a node, if that is where it has come to.
+    #[inline(always)]
+    fn step(&mut self, path: u64, passed: &mut Passed) -> bool {
+        let Some(node) = self.word.node() else {
+            return false;
+        };
+        passed.pass(&mut self.list, node.covers());
+        self.below -= 4;
+        self.word = node.word((path >> self.below) as usize % 16);
+        true
+    }
+}
 
 impl Tiles {
     /// Answers all queries.
@@ -52,89 +58,98 @@ impl Tiles {
         let mut passed = std::mem::take(&mut hits.passed);
         for together in queries.chunks(TOGETHER) {
             let mut keys = [Key::default(); TOGETHER];
+            let mut paths = [0; TOGETHER];
             let mut ways = [BEGIN; TOGETHER];
-            let (keys, ways) = (&mut keys[..together.len()], &mut ways[..together.len()]);
-            for (key, query) in keys.iter_mut().zip(together) {
+            let mut ends = [0; TOGETHER];
+            let (mut farthest, mut earliest) = (Reach::default(), EventTime::MAX);
+            for ((key, path), query) in keys.iter_mut().zip(&mut paths).zip(together) {
                 *key = Key::of(query.position);
+                *path = key.path();
+                farthest.take_in(query.position);
+                earliest = earliest.min(query.at);
             }
+            let (paths, ways) = (&paths[..together.len()], &mut ways[..together.len()]);
             passed.0.clear();
-            self.descend(keys, ways, &mut passed);
-            for ((query, key), way) in together.iter().zip(keys).zip(ways) {
-                let asking = Asking {
-                    tiles: self,
-                    versions,
-                    query,
-                };
-                let at = query.position;
-                if at.lon.abs() == 180.0 || at.lat == 90.0 {
-                    asking.at_the_end_of_the_world(way, *key, &passed, hits);
+            self.descend(paths, ways, &mut passed);
+            let is_settled = self.settled_from.is_none_or(|from| earliest >= from);
+            let is_past = self.past.may_have_been_in_force(earliest);
+            let asking = Asking {
+                tiles: self,
+                versions,
+                passed: &passed,
+                is_settled,
+                is_after_all: earliest >= self.noted_until,
+            };
+            let is_at_the_end = farthest.is_at_the_end_of_the_world();
+            let mut several = 0_u32;
+            let asked = together.iter().zip(&keys).zip(ways).zip(&mut ends);
+            for (number, (((query, key), way), end)) in asked.enumerate() {
+                let from = hits.slots.len();
+                if is_at_the_end {
+                    asking.near_the_end_of_the_world(query, way, *key, hits);
                 } else {
-                    asking.finish::<false>(way, *key, &passed, hits);
+                    asking.finish::<false>(query, way, *key, hits);
                 }
-                self.look_into_the_past(query, versions, hits);
-                hits.close(versions);
+                if is_past {
+                    self.look_into_the_past(query, versions, hits);
+                }
+                if hits.slots.len() > from + 1 {
+                    several |= 1 << number;
+                }
+                *end = hits.slots.len();
+            }
+            let before = hits.ends.len();
+            hits.ends.extend_from_slice(&ends[..together.len()]);
+            while several != 0 {
+                let query = before + several.trailing_zeros() as usize;
+                several &= several - 1;
+                let from = query.checked_sub(1).map_or(0, |before| hits.ends[before]);
+                hits.several.push((query, from));
+            }
+            // Few are sorted with those of the next places: what they wait for then, they wait for at once.
+            if hits.several.len() >= TOGETHER / 2 {
+                hits.sort(versions);
             }
         }
+        hits.sort(versions);
         hits.passed = passed;
     }
 
     /// Down to what ends the way of each place, in stages: what a stage reads of memory is fetched for all places before
     /// the next one looks at it. Within a stage a place goes by itself: what is near the root is at hand.
     #[inline]
-    fn descend<'a>(&'a self, keys: &[Key], ways: &mut [Way<'a>], passed: &mut Passed) {
-        let mut paths = [0_u64; TOGETHER];
-        let first = keys.first().map_or(0, |key| key.path());
-        let mut differing = 0;
-        for (path, key) in paths.iter_mut().zip(keys) {
-            *path = key.path();
-            differing |= *path ^ first;
-        }
+    fn descend<'a>(&'a self, paths: &[u64], ways: &mut [Way<'a>], passed: &mut Passed) {
+        let first = paths.first().copied().unwrap_or_default();
+        let differing = paths.iter().fold(0, |bits, path| bits | (path ^ first));
         let mut list = NONE;
         let start = (&self.root, 2 * LEVEL_MAX);
         // Near each other, as most are, they go the first part of the way as one.
-        let start = down_branches(start, first, differing, |covers| {
-            passed.pass(&mut list, covers);
-        });
-        let mut read = 0_u32;
+        let start = down_together(start, first, differing, &mut list, passed);
         for (way, path) in ways.iter_mut().zip(paths) {
             way.list = list;
-            let (child, below) = down_branches(start, path, 0, |covers| {
-                passed.pass(&mut way.list, covers);
-            });
+            let (child, below) = down(start, *path, &mut way.list, passed);
             match child {
                 Child::Page(page) => {
-                    let below = below + 2 * page.span as u32;
-                    read ^= page.fetch((path >> (below.max(4) - 4)) as usize % 16);
-                    way.end = End::Page(page, below);
+                    way.below = below + 2 * page.span as u32;
+                    way.word = page.word();
                 }
-                Child::Cover(slot) => way.end = End::Cover(*slot),
+                Child::Cover(slot) => way.word = Word::of_cover(*slot),
                 _ => {}
             }
         }
+        // The shorter these loops, the more places' memory the processor waits for at once.
         for (way, path) in ways.iter_mut().zip(paths) {
-            let End::Page(page, mut below) = way.end else {
-                continue;
-            };
-            let mut word = page.word();
-            way.end = loop {
-                match word.slot() {
-                    Slot::Node(node) => {
-                        passed.pass(&mut way.list, node.covers());
-                        below -= 4;
-                        word = node.word((path >> below) as usize % 16);
-                    }
-                    Slot::Leaf(leaf) => {
-                        read ^= leaf.fetch();
-                        break End::Leaf(leaf, below);
-                    }
-                    Slot::Cover(slot) => break End::Cover(slot),
-                    Slot::Empty => break End::Nothing,
-                }
-            };
+            way.step(*path, passed);
+        }
+        let mut read = 0;
+        for (way, path) in ways.iter_mut().zip(paths) {
+            while way.step(*path, passed) {}
+            read ^= way.word.fetch();
         }
         std::hint::black_box(read);
     }
 
+    #[inline(never)]
     fn look_into_the_past(&self, query: &Query, versions: &VersionTable, hits: &mut Hits) {
         self.past.candidates_of_the_past(query, |slot| {
             if let Some(version) = versions.get(slot)
@@ -149,28 +164,56 @@ impl Tiles {
 
 impl Passed {
     /// Notes the zones that cover what a place passes.
-    #[inline]
+    #[inline(always)]
     fn pass(&mut self, list: &mut u32, covers: &[u32]) {
-        for slot in covers {
-            self.0.push((*slot, *list));
-            *list = self.0.len() as u32 - 1;
+        if !covers.is_empty() {
+            *list = self.note(*list, covers);
         }
+    }
+
+    #[inline(never)]
+    fn note(&mut self, mut list: u32, covers: &[u32]) -> u32 {
+        for slot in covers {
+            self.0.push((*slot, list));
+            list = self.0.len() as u32 - 1;
+        }
+        list
     }
 }
 
-/// Down to the page of a place, or what else there is, and how many bits of its path are left there: as far as paths that
-/// differ in these bits go the same way.
-#[inline]
-fn down_branches<'a>(
+/// Down to the page of a place, or what else there is, and how many bits of its path are left there.
+#[inline(always)]
+fn down<'a>(
+    (mut child, mut below): (&'a Child, u32),
+    path: u64,
+    list: &mut u32,
+    passed: &mut Passed,
+) -> (&'a Child, u32) {
+    while let Child::Branch(branch) = child {
+        passed.pass(list, &branch.covers);
+        below -= 2 * BRANCH_LEVELS;
+        child = &branch.slots[(path >> below) as usize % BRANCH_SLOTS];
+    }
+    if let Child::Far(_) = child {
+        down_together((child, below), path, 0, list, passed)
+    } else {
+        (child, below)
+    }
+}
+
+/// The same as far as paths that differ in these bits go the same way.
+#[inline(never)]
+fn down_together<'a>(
     (mut child, mut below): (&'a Child, u32),
     path: u64,
     differing: u64,
-    mut pass: impl FnMut(&'a [u32]),
+    list: &mut u32,
+    passed: &mut Passed,
 ) -> (&'a Child, u32) {
     loop {
         match child {
             Child::Branch(branch) if differing >> (below - 2 * BRANCH_LEVELS) == 0 => {
-                pass(&branch.covers);
+                passed.pass(list, &branch.covers);
                 below -= 2 * BRANCH_LEVELS;
                 child = &branch.slots[(path >> below) as usize % BRANCH_SLOTS];
             }
@@ -186,74 +229,88 @@ fn down_branches<'a>(
     }
 }
 
-/// One query on its way.
+/// What is the same for all places that go down together.
 struct Asking<'a> {
     tiles: &'a Tiles,
     versions: &'a VersionTable,
-    query: &'a Query,
+    passed: &'a Passed,
+    /// Whether what is settled is in force.
+    is_settled: bool,
+    /// Whether all else in the tree has begun, and what has an end has ended.
+    is_after_all: bool,
 }
 
 impl Asking<'_> {
     /// Takes a zone that covers the place.
-    #[inline]
-    fn hit(&self, slot: u32, hits: &mut Hits) {
-        if self.is_settled(slot) {
+    #[inline(always)]
+    fn hit<const AT_END: bool>(&self, query: &Query, slot: u32, hits: &mut Hits) {
+        if !AT_END && self.is_settled(slot) {
             hits.slots.push(VersionSlot(slot));
         } else {
-            self.look_up(slot, true, hits);
+            self.look_up(query, slot, !AT_END, hits);
         }
     }
 
     /// Whether the zone is in force without being looked up.
-    #[inline]
+    #[inline(always)]
     fn is_settled(&self, slot: u32) -> bool {
-        let settled_from = self.tiles.settled_from;
-        self.tiles.slots.get(slot) == Standing::Settled
-            && settled_from.is_none_or(|from| self.query.at >= from)
+        self.is_settled && self.tiles.slots.is_settled(slot)
     }
 
     /// The same where it is to be looked up when it is in force, or whether it covers the place.
     #[inline(never)]
-    fn look_up(&self, slot: u32, is_sure: bool, hits: &mut Hits) {
+    fn look_up(&self, query: &Query, slot: u32, is_sure: bool, hits: &mut Hits) {
+        if self.is_after_all {
+            // Where changes come fast this spares the way to the version's own memory.
+            match self.tiles.slots.get(slot) {
+                Standing::Ended => return,
+                Standing::Dated if is_sure => return hits.slots.push(VersionSlot(slot)),
+                _ => {}
+            }
+        }
         if let Some(version) = self.versions.get(VersionSlot(slot))
-            && (self.is_settled(slot) || version.is_in_force(self.query.at))
-            && (is_sure || version.zone().area.covers(self.query.position))
+            && (self.is_settled(slot) || version.is_in_force(query.at))
+            && (is_sure || version.zone().area.covers(query.position))
         {
             hits.slots.push(VersionSlot(slot));
+        }
+    }
+
+    /// Takes zones that cover a leaf.
+    #[inline(never)]
+    fn hit_all<const AT_END: bool>(&self, query: &Query, slots: &[u32], hits: &mut Hits) {
+        for slot in slots {
+            self.hit::<AT_END>(query, *slot, hits);
+        }
+    }
+
+    /// Takes the zones that a place passed on its way.
+    #[inline(never)]
+    fn hit_passed<const AT_END: bool>(&self, query: &Query, mut list: u32, hits: &mut Hits) {
+        while let Some((slot, next)) = self.passed.0.get(list as usize) {
+            self.hit::<AT_END>(query, *slot, hits);
+            list = *next;
         }
     }
 
     /// Takes what there is at the end of a way. `AT_END`: the place is on a border of the map, where tiles end: `covers`
     /// decides.
     #[inline(always)]
-    fn finish<const AT_END: bool>(
-        &self,
-        way: &Way<'_>,
-        key: Key,
-        passed: &Passed,
-        hits: &mut Hits,
-    ) {
-        let hit = |slot: u32, hits: &mut Hits| {
-            if AT_END {
-                self.look_up(slot, false, hits);
-            } else {
-                self.hit(slot, hits);
+    fn finish<const AT_END: bool>(&self, query: &Query, way: &Way<'_>, key: Key, hits: &mut Hits) {
+        if way.list != NONE {
+            self.hit_passed::<AT_END>(query, way.list, hits);
+        }
+        let Some(leaf) = way.word.leaf() else {
+            if let Some(slot) = way.word.covering() {
+                self.hit::<AT_END>(query, slot, hits);
             }
+            return;
         };
-        let mut list = way.list;
-        while let Some((slot, next)) = passed.0.get(list as usize) {
-            hit(*slot, hits);
-            list = *next;
+        let covers = leaf.covers();
+        if !covers.is_empty() {
+            self.hit_all::<AT_END>(query, covers, hits);
         }
-        let (leaf, below) = match way.end {
-            End::Cover(slot) => return hit(slot, hits),
-            End::Leaf(leaf, below) => (leaf, below),
-            End::Nothing | End::Page(..) => return,
-        };
-        for slot in leaf.covers() {
-            hit(*slot, hits);
-        }
-        let level = LEVEL_MAX - below / 2 - u32::from(leaf.is_quarter());
+        let level = LEVEL_MAX - way.below / 2 - u32::from(leaf.is_quarter());
         let (x, y) = key.local(level);
         for group in leaf.groups() {
             let verdict = group.judge(x, y);
@@ -266,25 +323,33 @@ impl Asking<'_> {
                     break;
                 };
                 if unsure >> bit & 1 != 0 {
-                    self.look_up(*slot, false, hits);
+                    self.look_up(query, *slot, false, hits);
                 } else {
-                    self.hit(*slot, hits);
+                    self.hit::<AT_END>(query, *slot, hits);
                 }
             }
         }
     }
 
-    /// The same for a place on a border of the map. One on the antimeridian stands at both ends of it: it goes down again.
+    /// The same where the place may be on a border of the map. One on the antimeridian stands at both ends of it: it goes down
+    /// again.
     #[inline(never)]
-    fn at_the_end_of_the_world(&self, way: &Way<'_>, key: Key, passed: &Passed, hits: &mut Hits) {
-        self.finish::<true>(way, key, passed, hits);
-        let mut at = self.query.position;
+    fn near_the_end_of_the_world(&self, query: &Query, way: &Way<'_>, key: Key, hits: &mut Hits) {
+        let mut at = query.position;
+        if at.lon.abs() != 180.0 && at.lat != 90.0 {
+            return self.finish::<false>(query, way, key, hits);
+        }
+        self.finish::<true>(query, way, key, hits);
         if at.lon.abs() == 180.0 {
             at.lon = -at.lon;
             let key = Key::of(at);
             let (mut ways, mut passed) = ([BEGIN], Passed::default());
-            self.tiles.descend(&[key], &mut ways, &mut passed);
-            self.finish::<true>(&ways[0], key, &passed, hits);
+            self.tiles.descend(&[key.path()], &mut ways, &mut passed);
+            let again = Asking {
+                passed: &passed,
+                ..*self
+            };
+            again.finish::<true>(query, &ways[0], key, hits);
         }
     }
 }
