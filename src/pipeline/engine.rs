@@ -4,6 +4,8 @@
 //! no allocation. One lookup call answers for all events of a batch, from one snapshot (I13). Whatever must wait goes
 //! to its partition's hold queue, and everything after it in that partition too (I8).
 
+use std::mem::take;
+
 use crate::codec::headers::{Flag, Flags};
 use crate::codec::pointer::Layouts;
 use crate::codec::splice::Splice;
@@ -23,10 +25,11 @@ use crate::pipeline::ownership::{SlotState, Slots};
 use crate::pipeline::repair::{Refusal, Repair};
 use crate::pipeline::stop::{Stop, StopReason};
 use crate::pipeline::suspects::Suspects;
-use crate::pipeline::view::{Zones, ask};
+use crate::pipeline::view::{Found, Zones};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::telemetry::{Event, RecordRef};
 use crate::time::{EventTime, Now};
+use crate::zone::Zone;
 
 /// Held records are released in batches of this size.
 const RELEASE_BATCH: usize = 1_024;
@@ -82,6 +85,8 @@ pub struct Engine<Z: Zones> {
     work: Vec<Work>,
     queries: Vec<Query>,
     hits: Z::Hits,
+    /// Between batches empty.
+    found: Found<'static>,
     /// The slot that releases first next time, so that none is starved.
     turn_of: usize,
 }
@@ -116,6 +121,7 @@ impl<Z: Zones> Engine<Z> {
             work: Vec::new(),
             queries: Vec::new(),
             hits: Z::Hits::default(),
+            found: Found::default(),
             turn_of: 0,
             config,
         }
@@ -144,15 +150,17 @@ impl<Z: Zones> Engine<Z> {
             }
             self.read(place, record, view, now, sink);
         }
-        ask(snapshot, &self.queries, &mut self.hits);
-        let work = std::mem::take(&mut self.work);
-        let mut query = 0;
+        let (work, mut hits) = (take(&mut self.work), take(&mut self.hits));
+        let found = take(&mut self.found).ask(snapshot, &self.queries, &mut hits);
+        let mut answers = (0..).map(|query| found.of(query));
         for item in &work {
             let record = &batch[item.place];
             let source = source_of(record);
-            self.write(item, &source, &mut query, snapshot, now, sink);
+            self.write(item, &source, &mut answers, view.as_of, now, sink);
         }
-        self.work = work;
+        drop(answers);
+        self.found = found.emptied();
+        (self.work, self.hits) = (work, hits);
         self.counters.assert_sum();
     }
 
@@ -347,20 +355,21 @@ impl<Z: Zones> Engine<Z> {
         self.in_flight_bytes += bytes;
     }
 
-    /// Writes the output of one record; `query` counts the answers that were used.
-    fn write(
+    /// Writes the output of one record, which takes its answer if it has one.
+    fn write<'f>(
         &mut self,
         item: &Work,
         source: &Source<'_>,
-        query: &mut usize,
-        snapshot: &Z,
+        answers: &mut impl Iterator<Item = &'f [&'f Zone]>,
+        as_of: EventTime,
         now: Now,
         sink: &mut impl Sink,
     ) {
-        let as_of = snapshot.view().as_of;
         let position = source.position;
         if let Some(refusal) = self.suspects.condemned(position.partition, position.offset) {
-            *query += usize::from(matches!(item.task, Task::Enrich { .. }));
+            if let Task::Enrich { .. } = item.task {
+                answers.next();
+            }
             let rejection = refusal.rejection();
             return self.dead_letter(item.slot, item.sequence, source, &rejection, now, sink);
         }
@@ -376,12 +385,14 @@ impl<Z: Zones> Engine<Z> {
             Task::Forward => (None, Flags::NONE.with(Flag::Invalid)),
             Task::Enrich { splice, at, flags } => {
                 assert!(*at <= as_of, "I15: nothing is matched above as_of");
-                let zones = snapshot.found(&self.hits, *query);
+                let zones = answers.next().expect("each query has an answer");
                 let value = source.value.expect("an event was decoded from a value");
-                self.config
-                    .fields
-                    .splice(value, splice, zones, &mut self.writer.value);
-                *query += 1;
+                self.config.fields.splice(
+                    value,
+                    splice,
+                    zones.iter().copied(),
+                    &mut self.writer.value,
+                );
                 (Some((*at, as_of)), *flags)
             }
         };
@@ -416,8 +427,11 @@ impl<Z: Zones> Engine<Z> {
             if self.work.is_empty() {
                 return;
             }
-            ask(snapshot, &self.queries, &mut self.hits);
-            self.write_released(snapshot, now, sink);
+            let mut hits = take(&mut self.hits);
+            let found = take(&mut self.found).ask(snapshot, &self.queries, &mut hits);
+            self.write_released(&found, snapshot.view().as_of, now, sink);
+            self.found = found.emptied();
+            self.hits = hits;
         }
     }
 
@@ -477,13 +491,19 @@ impl<Z: Zones> Engine<Z> {
         }
     }
 
-    fn write_released(&mut self, snapshot: &Z, now: Now, sink: &mut impl Sink) {
-        let work = std::mem::take(&mut self.work);
-        let mut query = 0;
+    fn write_released(
+        &mut self,
+        found: &Found<'_>,
+        as_of: EventTime,
+        now: Now,
+        sink: &mut impl Sink,
+    ) {
+        let work = take(&mut self.work);
+        let mut answers = (0..).map(|query| found.of(query));
         for of_slot in work.chunk_by(|a, b| a.slot == b.slot) {
             let slot = of_slot[0].slot;
             // The queue lends the bytes while the engine writes: it is put back right after.
-            let mut hold = std::mem::take(&mut self.slots[slot].hold);
+            let mut hold = take(&mut self.slots[slot].hold);
             let partition = self.slots[slot].partition;
             for item in of_slot {
                 let held = hold.get(item.place).expect("it was just gathered");
@@ -500,7 +520,7 @@ impl<Z: Zones> Engine<Z> {
                 };
                 self.counters.held -= 1;
                 self.counters.in_flight += 1;
-                self.write(item, &source, &mut query, snapshot, now, sink);
+                self.write(item, &source, &mut answers, as_of, now, sink);
             }
             self.held_bytes -= hold.remove_first(of_slot.len(), &mut self.pool);
             self.slots[slot].hold = hold;
@@ -509,7 +529,7 @@ impl<Z: Zones> Engine<Z> {
     }
 
     fn resend_refused(&mut self, now: Now, sink: &mut impl Sink) {
-        for (token, refusal) in std::mem::take(&mut self.refused) {
+        for (token, refusal) in take(&mut self.refused) {
             let Some(slot) = self.slots.of_token(token) else {
                 continue;
             };

@@ -23,12 +23,46 @@ pub trait Zones {
     ) -> impl Iterator<Item = &'a Zone> + Clone;
 }
 
-/// One lookup for all queries; then reads a byte of each id that will be written. Those lie all over the memory: asked for
-/// one after the other here, they are fetched side by side, where each write would wait for its own (7 % of an event's
-/// processor time at 10,000 zones).
-pub(super) fn ask<Z: Zones>(snapshot: &Z, queries: &[Query], hits: &mut Z::Hits) {
-    snapshot.lookup(queries, hits);
-    let zones = (0..queries.len()).flat_map(|query| snapshot.found(hits, query));
-    let fetched = zones.fold(0_u8, |all, zone| all ^ zone.id_json.as_bytes()[0]);
-    std::hint::black_box(fetched);
+/// The zones of a batch's answers, found once: what leads to them lies all over the memory.
+#[derive(Debug, Default)]
+pub(super) struct Found<'z> {
+    zones: Vec<&'z Zone>,
+    ends: Vec<u32>,
+}
+
+impl<'z> Found<'z> {
+    /// One lookup for all queries; then the way to each zone, and a byte of each id that will be written. Gone for one after
+    /// the other here, they are fetched side by side, where each write would wait for its own (7 % of an event's processor
+    /// time at 10,000 zones).
+    pub(super) fn ask<Z: Zones>(
+        mut self,
+        snapshot: &'z Z,
+        queries: &[Query],
+        hits: &'z mut Z::Hits,
+    ) -> Self {
+        snapshot.lookup(queries, hits);
+        for query in 0..queries.len() {
+            self.zones.extend(snapshot.found(hits, query));
+            self.ends.push(self.zones.len() as u32);
+        }
+        let ids = self.zones.iter().map(|zone| zone.id_json.as_bytes()[0]);
+        std::hint::black_box(ids.fold(0_u8, |all, byte| all ^ byte));
+        self
+    }
+
+    /// The answer to the query at this place of the batch.
+    pub(super) fn of(&self, query: usize) -> &[&'z Zone] {
+        let from = query.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.zones[from as usize..self.ends[query] as usize]
+    }
+
+    /// Nothing found, in the same memory: an empty vector is collected into that of the one before.
+    pub(super) fn emptied<'n>(mut self) -> Found<'n> {
+        self.zones.clear();
+        self.ends.clear();
+        Found {
+            zones: self.zones.into_iter().map(|_| unreachable!()).collect(),
+            ends: self.ends,
+        }
+    }
 }
