@@ -9,8 +9,7 @@ use std::mem::take;
 use crate::codec::headers::{Flag, Flags};
 use crate::codec::pointer::Layouts;
 use crate::codec::splice::Splice;
-use crate::enriched::{OriginalHeaders, Token};
-use crate::geometry::Position;
+use crate::enriched::Token;
 use crate::index::Query;
 use crate::partition::{Offset, RecordPosition};
 use crate::pipeline::at::{Decision, View, decide};
@@ -20,14 +19,14 @@ use crate::pipeline::counters::Counters;
 use crate::pipeline::flow::{FlowControl, PartitionUsage};
 use crate::pipeline::hold::{ChunkPool, HeldTask};
 use crate::pipeline::ledger::OutputKind;
-use crate::pipeline::output::{Outgrown, Sink, Source, WriteRules, Writer};
+use crate::pipeline::output::{Sink, Source, WriteRules, Writer};
 use crate::pipeline::ownership::{SlotState, Slots};
 use crate::pipeline::repair::{Refusal, Repair};
 use crate::pipeline::stop::{Stop, StopReason};
 use crate::pipeline::suspects::Suspects;
-use crate::pipeline::view::{Found, Zones};
+use crate::pipeline::view::{Found, Zones, query};
 use crate::rejection::{Rejection, RejectionReason};
-use crate::telemetry::{Event, RecordRef};
+use crate::telemetry::RecordRef;
 use crate::time::{EventTime, Now};
 use crate::zone::Zone;
 
@@ -155,7 +154,7 @@ impl<Z: Zones> Engine<Z> {
         let mut answers = (0..).map(|query| found.of(query));
         for item in &work {
             let record = &batch[item.place];
-            let source = source_of(record);
+            let source = Source::of(record);
             self.write(item, &source, &mut answers, view.as_of, now, sink);
         }
         drop(answers);
@@ -308,7 +307,7 @@ impl<Z: Zones> Engine<Z> {
         now: Now,
         sink: &mut impl Sink,
     ) {
-        let source = source_of(record);
+        let source = Source::of(record);
         if self.config.dead_letter_max_bytes.is_none() {
             self.stop(
                 StopReason::NoDeadLetterTopic(rejection.clone()),
@@ -410,8 +409,8 @@ impl<Z: Zones> Engine<Z> {
                 self.counters.flag(flags);
                 self.sent(item.slot, item.sequence, kind, bytes);
             }
-            Err(Outgrown(bytes)) => {
-                let rejection = outgrown(bytes, self.config.enriched_max_bytes);
+            Err(outgrown) => {
+                let rejection = outgrown.rejection(self.config.enriched_max_bytes);
                 self.dead_letter(item.slot, item.sequence, source, &rejection, now, sink);
             }
         }
@@ -551,31 +550,6 @@ impl<Z: Zones> Engine<Z> {
     }
 }
 
-fn query(event: &Event, at: EventTime) -> Query {
-    Query {
-        position: Position {
-            lon: event.lon,
-            lat: event.lat,
-        },
-        at,
-    }
-}
-
-fn source_of<'a>(record: &RecordRef<'a>) -> Source<'a> {
-    Source {
-        position: record.position(),
-        timestamp: record.timestamp,
-        key: record.key,
-        value: record.value,
-        headers: OriginalHeaders::lent(record.headers),
-    }
-}
-
 fn late() -> Rejection {
     Rejection::new(RejectionReason::Late, "the event is older than the floor")
-}
-
-fn outgrown(bytes: usize, max: usize) -> Rejection {
-    let detail = format!("{bytes} bytes with the zones, the enriched topic takes {max}");
-    Rejection::new(RejectionReason::TooLarge, detail)
 }

@@ -8,7 +8,7 @@ use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token, output_timesta
 use crate::partition::{PartitionId, RecordPosition};
 use crate::pipeline::partitioning::Partitioning;
 use crate::rejection::{Rejection, RejectionReason};
-use crate::telemetry::RecordTimestamp;
+use crate::telemetry::{RecordRef, RecordTimestamp};
 use crate::time::EventTime;
 
 /// Where outputs go. The bytes are lent for the length of the call.
@@ -59,7 +59,18 @@ pub(crate) struct Source<'a> {
     pub(crate) headers: OriginalHeaders<'a>,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// A record as it was lent.
+    pub(crate) fn of(record: &RecordRef<'a>) -> Self {
+        Self {
+            position: record.position(),
+            timestamp: record.timestamp,
+            key: record.key,
+            value: record.value,
+            headers: OriginalHeaders::lent(record.headers),
+        }
+    }
+
     /// What an output that repeats these headers of it takes beside its value.
     fn frame_bytes(&self, headers: OriginalHeaders<'_>) -> usize {
         let headers = headers.byte_len() + HEADER_OVERHEAD_BYTES * headers.iter().count();
@@ -94,7 +105,18 @@ pub(crate) struct WriteRules {
 
 /// Why an output was not written.
 #[derive(Debug)]
-pub(crate) struct Outgrown(pub(crate) usize);
+pub(crate) struct Outgrown(usize);
+
+impl Outgrown {
+    /// What its dead letter says, where the enriched topic takes so many bytes.
+    pub(crate) fn rejection(&self, max: usize) -> Rejection {
+        let detail = format!(
+            "{} bytes with the zones, the enriched topic takes {max}",
+            self.0
+        );
+        Rejection::new(RejectionReason::TooLarge, detail)
+    }
+}
 
 /// Writes outputs.
 #[derive(Debug)]

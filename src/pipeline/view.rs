@@ -1,7 +1,10 @@
 //! What the pipeline needs of a snapshot. A seam, so that matching can be judged against plain lists of zones.
 
+use crate::geometry::Position;
 use crate::index::Query;
 use crate::pipeline::at::View;
+use crate::telemetry::Event;
+use crate::time::EventTime;
 use crate::zone::Zone;
 
 /// An immutable snapshot of zones.
@@ -21,6 +24,17 @@ pub trait Zones {
         hits: &'a Self::Hits,
         query: usize,
     ) -> impl Iterator<Item = &'a Zone> + Clone;
+}
+
+/// Asks for the zones of an event, as they are at this instant.
+pub(super) fn query(event: &Event, at: EventTime) -> Query {
+    Query {
+        position: Position {
+            lon: event.lon,
+            lat: event.lat,
+        },
+        at,
+    }
 }
 
 /// The zones of a batch's answers, found once: what leads to them lies all over the memory.

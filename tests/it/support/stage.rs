@@ -133,7 +133,11 @@ impl Stage {
         let mut arguments = vec!["topics", "create", "--zone-partitions", "4"];
         arguments.extend(["--partitions", &partitions]);
         arguments.extend(more);
-        ringfence_ok(&self.config, &arguments);
+        // A broker that a machine full of tests starves answers too late for the command; a topic that is there stays.
+        let is_done = |_| ringfence(&self.config, &arguments).status.success();
+        if !(0..2).any(is_done) {
+            ringfence_ok(&self.config, &arguments);
+        }
     }
 
     /// Starts `ringfence run`.
