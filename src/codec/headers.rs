@@ -259,14 +259,11 @@ impl EnrichedHeaders {
     }
 
     fn push_as_of(&mut self, as_of: EventTime) {
-        if !matches!(&self.as_of, Some((known, _)) if *known == as_of) {
-            let text = itoa::Buffer::new().format(as_of.millis()).into();
-            self.as_of = Some((as_of, text));
-        }
-        let (_, text) = self.as_of.as_ref().expect("it was just written");
-        let to = self.len + text.len();
-        self.bytes[self.len..to].copy_from_slice(text.as_bytes());
-        self.end_at(to);
+        let known = self.as_of.take().filter(|(known, _)| *known == as_of);
+        let known =
+            known.unwrap_or_else(|| (as_of, itoa::Buffer::new().format(as_of.millis()).into()));
+        self.push(&known.1);
+        self.as_of = Some(known);
     }
 
     /// Begins one of the four.
@@ -294,13 +291,8 @@ impl EnrichedHeaders {
     fn push(&mut self, part: &str) {
         let to = self.len + part.len();
         self.bytes[self.len..to].copy_from_slice(part.as_bytes());
-        self.end_at(to);
-    }
-
-    #[inline]
-    fn end_at(&mut self, len: usize) {
-        self.len = len;
-        self.ends[self.count - 1] = len as u8;
+        self.len = to;
+        self.ends[self.count - 1] = to as u8;
     }
 
     fn start(&self, header: usize) -> usize {

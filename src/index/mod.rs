@@ -17,6 +17,8 @@ pub mod timeline;
 mod timelines;
 pub mod versions;
 
+use std::ops::Range;
+
 use crate::geometry::Position;
 use crate::time::EventTime;
 
@@ -70,20 +72,27 @@ pub struct Query {
 pub struct Hits {
     slots: Vec<VersionSlot>,
     ends: Vec<usize>,
-    /// The queries that found several, each with where its answer begins, as long as that is to be sorted.
-    several: Vec<(usize, usize)>,
+    /// The queries that found several, ascending, as long as their answers are to be sorted.
+    several: Vec<usize>,
     passed: tiles::Passed,
 }
 
 impl Hits {
     /// Ends the answer to a query: by code point of the ids, each once.
     fn close(&mut self, versions: &versions::VersionTable) {
-        let from = self.ends.last().copied().unwrap_or(0);
-        if self.slots.len() > from + 1 {
-            self.several.push((self.ends.len(), from));
-        }
+        let query = self.ends.len();
         self.ends.push(self.slots.len());
+        if self.range(query).len() > 1 {
+            self.several.push(query);
+        }
         self.sort(versions);
+    }
+
+    /// Where the answer to a query stands.
+    #[inline]
+    fn range(&self, query: usize) -> Range<usize> {
+        let from = query.checked_sub(1).map_or(0, |before| self.ends[before]);
+        from..self.ends[query]
     }
 
     /// Sorts the answers that are to be sorted: by code point of the ids, each once.
@@ -94,13 +103,11 @@ impl Hits {
         };
         // Ids stand all over the memory. Read here for all answers, they are fetched side by side, where each comparison would
         // wait for its own two.
-        let answers = self.several.iter();
-        let slots = answers.flat_map(|(query, from)| &self.slots[*from..self.ends[*query]]);
+        let slots = self.several.iter().flat_map(|query| self.of(*query));
         std::hint::black_box(slots.fold(0, |read, slot| read ^ id(slot).as_str().len()));
-        let mut gone = 0;
         let mut several = std::mem::take(&mut self.several);
-        for (query, from) in several.drain(..) {
-            let range = from - gone..self.ends[query];
+        for query in several.drain(..) {
+            let range = self.range(query);
             let answer = &mut self.slots[range.clone()];
             answer.sort_unstable_by(|a, b| id(a).cmp(id(b)));
             // A zone over ±180° is there on each side: a point at the seam finds it twice.
@@ -115,7 +122,6 @@ impl Hits {
             if twice > 0 {
                 self.slots.drain(range.end - twice..range.end);
                 self.ends[query..].iter_mut().for_each(|end| *end -= twice);
-                gone += twice;
             }
         }
         self.several = several;
@@ -125,8 +131,7 @@ impl Hits {
     #[must_use]
     #[inline]
     pub fn of(&self, query: usize) -> &[VersionSlot] {
-        let from = query.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.slots[from..self.ends[query]]
+        &self.slots[self.range(query)]
     }
 
     /// How many queries were answered.

@@ -102,7 +102,7 @@ impl Rtree {
     }
 
     fn probe_the_past(&self, lon: f64, query: &Query, candidate: &mut impl FnMut(VersionSlot)) {
-        if self.past_until.is_some_and(|until| query.at < until) {
+        if self.may_have_been_in_force(query.at) {
             probe_trees(&self.past, [lon, query.position.lat], candidate);
         }
     }
@@ -120,12 +120,10 @@ impl Rtree {
         query: &Query,
         mut candidate: impl FnMut(VersionSlot),
     ) {
-        if self.past_until.is_some_and(|until| query.at < until) {
-            let lon = query.position.lon;
-            self.probe_the_past(lon, query, &mut candidate);
-            if lon.abs() == 180.0 {
-                self.probe_the_past(-lon, query, &mut candidate);
-            }
+        let lon = query.position.lon;
+        self.probe_the_past(lon, query, &mut candidate);
+        if lon.abs() == 180.0 {
+            self.probe_the_past(-lon, query, &mut candidate);
         }
     }
 

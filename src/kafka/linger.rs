@@ -23,10 +23,12 @@ const CLIENT_LINGER: Duration = Duration::from_millis(500);
 /// Below this the client times its linger itself: it would be flushing most of the time.
 const LINGER_MIN: Duration = Duration::from_millis(5);
 
-/// Takes the linger out of a producer's settings where it is to be timed here: its length.
+/// Takes the linger out of a producer's settings where it is to be timed here: its length. Not of transactions, whose ends
+/// flush as it is: what other flushes do beside those was not tried for long enough.
 pub(super) fn take(config: &mut ClientConfig) -> Option<Duration> {
-    // The other name of the same property.
-    if config.get("queue.buffering.max.ms").is_some() {
+    // The second is the other name of the same property.
+    let is_kept = |name| config.get(name).is_some();
+    if is_kept("transactional.id") || is_kept("queue.buffering.max.ms") {
         return None;
     }
     let millis: f64 = config.get("linger.ms")?.parse().ok()?;
@@ -110,6 +112,8 @@ mod tests {
         }
         let alias = [("linger.ms", "20"), ("queue.buffering.max.ms", "7")];
         assert_eq!(taken(&alias), (None, Some("20".to_owned())));
+        let transactional = [("linger.ms", "20"), ("transactional.id", "once")];
+        assert_eq!(taken(&transactional), (None, Some("20".to_owned())));
         assert_eq!(taken(&[]), (None, None));
     }
 

@@ -549,11 +549,7 @@ impl Way {
         undelivered: &FirstUndelivered,
     ) -> Result<Self, EdgeError> {
         let mut config = config.clone();
-        // Not of transactions: their ends flush as it is, and a refused record amid a stream took longer to be found so.
-        let is_transactional = config.get("transactional.id").is_some();
-        let linger = (!is_transactional)
-            .then(|| linger::take(&mut config))
-            .flatten();
+        let linger = linger::take(&mut config);
         let context = Context {
             logged: Logged::default(),
             acks: acks.clone(),

@@ -157,7 +157,6 @@ impl<Z: Zones> Engine<Z> {
             let source = Source::of(record);
             self.write(item, &source, &mut answers, view.as_of, now, sink);
         }
-        drop(answers);
         self.found = found.emptied();
         (self.work, self.hits) = (work, hits);
         self.counters.assert_sum();

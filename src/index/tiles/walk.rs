@@ -101,10 +101,9 @@ impl Tiles {
             let before = hits.ends.len();
             hits.ends.extend_from_slice(&ends[..together.len()]);
             while several != 0 {
-                let query = before + several.trailing_zeros() as usize;
+                hits.several
+                    .push(before + several.trailing_zeros() as usize);
                 several &= several - 1;
-                let from = query.checked_sub(1).map_or(0, |before| hits.ends[before]);
-                hits.several.push((query, from));
             }
             // Few are sorted with those of the next places: what they wait for then, they wait for at once.
             if hits.several.len() >= TOGETHER / 2 {

@@ -381,8 +381,10 @@ where
     fn serve_group(&mut self) -> Result<(), WorkerError> {
         self.beat();
         let mut events = Vec::new();
-        self.member.poll(&mut events)?;
+        // What it tells is kept also where it then fails.
+        let polled = self.member.poll(&mut events);
         self.open().pending.append(&mut events);
+        polled?;
         Ok(())
     }
 
