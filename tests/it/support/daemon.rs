@@ -244,11 +244,10 @@ impl Daemon {
         signal(self.pid(), name);
     }
 
-    /// Stops it by SIGTERM; it must drain and end with 0. How long that may take is for tests of the drain to judge: a
-    /// machine full of tests makes it wait for its turn.
+    /// Stops it by SIGTERM; it must drain and end with 0.
     pub fn stop(&mut self) {
         self.signal("TERM");
-        let status = self.wait_exit(Duration::from_secs(90));
+        let status = self.wait_exit(Duration::from_secs(30));
         assert_eq!(status.code(), Some(0), "a drained stop: {}", self.log());
     }
 
