@@ -20,7 +20,7 @@ use ringfence::pipeline::{
 };
 use ringfence::telemetry::{RecordRef, RecordTimestamp};
 use ringfence::time::{EventTime, MonoTime, Now};
-use ringfence::zone::{StagedChange, Zone};
+use ringfence::zone::{StagedChange, ZoneText};
 
 const BATCH: usize = 500;
 const BATCHES: usize = 40;
@@ -44,10 +44,14 @@ impl Zones for Snapshot {
         self.index.lookup(queries, hits);
     }
 
-    fn found<'a>(&'a self, hits: &'a Hits, query: usize) -> impl Iterator<Item = &'a Zone> + Clone {
-        hits.of(query)
-            .iter()
-            .map(|slot| self.index.version(*slot).zone())
+    fn found<'a>(
+        &'a self,
+        hits: &'a Hits,
+        query: usize,
+        with_properties: bool,
+    ) -> impl Iterator<Item = ZoneText<'a>> {
+        let slots = hits.of(query).iter();
+        slots.map(move |slot| self.index.zone_text(*slot, with_properties))
     }
 }
 

@@ -66,6 +66,26 @@ pub struct Zone {
     pub version: Option<i64>,
 }
 
+impl Zone {
+    /// What an output says of it.
+    #[must_use]
+    pub fn text(&self) -> ZoneText<'_> {
+        ZoneText {
+            id_json: self.id_json.as_bytes(),
+            properties_json: self.properties_json.as_deref(),
+        }
+    }
+}
+
+/// What an output says of a zone.
+#[derive(Copy, Clone, Debug)]
+pub struct ZoneText<'z> {
+    /// [`Zone::id_json`].
+    pub id_json: &'z [u8],
+    /// [`Zone::properties_json`]; `None` also where outputs say nothing of properties.
+    pub properties_json: Option<&'z str>,
+}
+
 /// What a change does to its zone.
 #[derive(Clone, Debug)]
 pub enum ZoneChange {

@@ -14,7 +14,7 @@ use ringfence::kafka::worker::{ExactlyOnce, StartAt, Worker, WorkerSettings, Wor
 use ringfence::pipeline::{AtRules, Counters, MatchMode, PipelineConfig, View, Zones};
 use ringfence::shutdown::Shutdown;
 use ringfence::time::EventTime;
-use ringfence::zone::Zone;
+use ringfence::zone::ZoneText;
 
 use crate::job::{COMMIT_EVERY, Job, PER_EDGE, SIDE, workers};
 use crate::support::measure::{self, Cost};
@@ -61,8 +61,13 @@ impl Zones for Watched {
         self.snapshot.lookup(queries, hits);
     }
 
-    fn found<'a>(&'a self, hits: &'a Hits, query: usize) -> impl Iterator<Item = &'a Zone> + Clone {
-        self.snapshot.found(hits, query)
+    fn found<'a>(
+        &'a self,
+        hits: &'a Hits,
+        query: usize,
+        with_properties: bool,
+    ) -> impl Iterator<Item = ZoneText<'a>> {
+        self.snapshot.found(hits, query, with_properties)
     }
 }
 

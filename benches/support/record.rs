@@ -53,7 +53,7 @@ pub fn ours(
     fields.splice(
         value,
         &decoded.splice,
-        zones.iter().map(|zone| &**zone),
+        zones.iter().map(|zone| zone.text()),
         out,
     );
     (

@@ -59,7 +59,12 @@ pub fn run(data: &[u8]) {
         };
         // What was there before is to be gone.
         let mut out = b"not cleared".to_vec();
-        fields.splice(data, &decoded.splice, zones.iter().copied(), &mut out);
+        fields.splice(
+            data,
+            &decoded.splice,
+            zones.iter().map(|zone| zone.text()),
+            &mut out,
+        );
         let (original, out) = (
             std::str::from_utf8(data).unwrap(),
             std::str::from_utf8(&out).unwrap(),

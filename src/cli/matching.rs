@@ -26,7 +26,7 @@ use crate::partition::RecordPosition;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::telemetry::RecordTimestamp;
 use crate::time::EventTime;
-use crate::zone::{DecodedChange, StagedChange, Zone};
+use crate::zone::{DecodedChange, StagedChange};
 
 /// Arguments of `match`.
 #[derive(Debug, clap::Args)]
@@ -390,11 +390,12 @@ impl Matcher {
         let at = self.at.unwrap_or(decoded.event.time);
         self.index.lookup(&[Query { position, at }], &mut self.hits);
         let index = &self.index;
+        let with_properties = self.fields.with_properties();
         let zones = self
             .hits
             .of(0)
             .iter()
-            .map(|slot| -> &Zone { index.version(*slot).zone() });
+            .map(|slot| index.zone_text(*slot, with_properties));
         self.fields
             .splice(value, &decoded.splice, zones, &mut self.out);
         Ok(&self.out)

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::codec::json;
 use crate::codec::pointer::{Scanned, Slot};
-use crate::zone::Zone;
+use crate::zone::ZoneText;
 
 /// The names of the enriched members, ready to be written.
 #[derive(Clone, Debug)]
@@ -37,6 +37,12 @@ impl FieldNames {
             ids: member(field),
             properties,
         }
+    }
+
+    /// Whether the properties' member is written.
+    #[must_use]
+    pub fn with_properties(&self) -> bool {
+        self.properties.is_some()
     }
 
     /// The name of the properties' member, where they are added.
@@ -95,11 +101,15 @@ impl Splice {
         &self,
         value: &[u8],
         names: &FieldNames,
-        zones: impl Iterator<Item = &'z Zone> + Clone,
+        zones: impl Iterator<Item = ZoneText<'z>> + Clone,
         out: &mut Vec<u8>,
     ) {
+        let id = |zone: &ZoneText<'z>| {
+            let id = std::str::from_utf8(zone.id_json).expect("JSON is UTF-8");
+            json::unescape(&id[1..id.len() - 1])
+        };
         debug_assert!(
-            zones.clone().is_sorted_by(|a, b| a.id < b.id),
+            zones.clone().is_sorted_by(|a, b| id(a).lt(id(b))),
             "zones come sorted by code point, each once"
         );
         out.clear();
@@ -147,26 +157,26 @@ impl Splice {
 }
 
 /// `["a","b"]`
-fn write_ids<'z>(zones: impl Iterator<Item = &'z Zone>, out: &mut Vec<u8>) {
+fn write_ids<'z>(zones: impl Iterator<Item = ZoneText<'z>>, out: &mut Vec<u8>) {
     out.push(b'[');
     for (at, zone) in zones.enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(zone.id_json.as_bytes());
+        out.extend_from_slice(zone.id_json);
     }
     out.push(b']');
 }
 
 /// `{"a":{"name":…}}`: a zone that has none of the properties is left out.
-fn write_properties<'z>(zones: impl Iterator<Item = &'z Zone>, out: &mut Vec<u8>) {
+fn write_properties<'z>(zones: impl Iterator<Item = ZoneText<'z>>, out: &mut Vec<u8>) {
     out.push(b'{');
-    let with = zones.filter_map(|zone| zone.properties_json.as_ref().map(|json| (zone, json)));
+    let with = zones.filter_map(|zone| zone.properties_json.map(|json| (zone, json)));
     for (at, (zone, json)) in with.enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(zone.id_json.as_bytes());
+        out.extend_from_slice(zone.id_json);
         out.push(b':');
         out.extend_from_slice(json.as_bytes());
     }
@@ -183,7 +193,7 @@ mod tests {
     use crate::codec::zone_change::{self, ZoneRules};
     use crate::geometry::ShapeRules;
     use crate::telemetry::RecordTimestamp;
-    use crate::zone::ZoneChange;
+    use crate::zone::{Zone, ZoneChange};
     use std::sync::Arc;
 
     /// A zone with this id, carrying `name` and `n` where they are in `properties` (the inside of a JSON object).
@@ -211,7 +221,7 @@ mod tests {
         fields.splice(
             value.as_bytes(),
             &decoded.splice,
-            zones.iter().map(|zone| &**zone),
+            zones.iter().map(|zone| zone.text()),
             &mut out,
         );
         String::from_utf8(out).unwrap()

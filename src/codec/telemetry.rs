@@ -18,6 +18,7 @@ use crate::codec::splice::{FieldNames, Splice};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::telemetry::{Event, RecordTimestamp};
 use crate::time::EventTime;
+use crate::zone::ZoneText;
 
 /// Slots on the stack for the usual configuration: the document, the fields, the enriched field and its properties.
 const SLOTS_FEW: usize = 12;
@@ -349,12 +350,18 @@ impl Fields {
         }
     }
 
+    /// Whether outputs say something of the zones' properties.
+    #[must_use]
+    pub fn with_properties(&self) -> bool {
+        self.names.with_properties()
+    }
+
     /// Writes the enriched value to `out`, which is cleared before; see [`Splice::write`].
     pub fn splice<'z>(
         &self,
         value: &[u8],
         splice: &Splice,
-        zones: impl Iterator<Item = &'z crate::zone::Zone> + Clone,
+        zones: impl Iterator<Item = ZoneText<'z>> + Clone,
         out: &mut Vec<u8>,
     ) {
         splice.write(value, &self.names, zones, out);

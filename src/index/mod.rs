@@ -21,6 +21,7 @@ use std::ops::Range;
 
 use crate::geometry::Position;
 use crate::time::EventTime;
+use crate::zone::ZoneText;
 
 pub use promote::{BuildFailure, BuildReport, BuildRules, Built};
 pub use timeline::{Ruler, Timeline, TimelineEntry};
@@ -225,6 +226,28 @@ impl Index {
         self.versions
             .get(slot)
             .expect("a slot comes from a lookup on the same index")
+    }
+
+    /// What an output says of the zone of such a version. Its properties are looked up where they are wanted only: they stand
+    /// farther away.
+    ///
+    /// # Panics
+    /// On a slot of another index.
+    #[must_use]
+    #[inline]
+    pub fn zone_text(&self, slot: VersionSlot, with_properties: bool) -> ZoneText<'_> {
+        let properties_json = if with_properties {
+            self.version(slot).zone().properties_json.as_deref()
+        } else {
+            None
+        };
+        ZoneText {
+            id_json: self
+                .versions
+                .id_json(slot)
+                .expect("a slot comes from a lookup on the same index"),
+            properties_json,
+        }
     }
 
     /// What is known of a zone over time; `None` for a zone never heard of (or forgotten with the history).

@@ -28,7 +28,7 @@ use crate::pipeline::view::{Found, Zones, query};
 use crate::rejection::{Rejection, RejectionReason};
 use crate::telemetry::RecordRef;
 use crate::time::{EventTime, Now};
-use crate::zone::Zone;
+use crate::zone::ZoneText;
 
 /// Held records are released in batches of this size.
 const RELEASE_BATCH: usize = 1_024;
@@ -120,7 +120,7 @@ impl<Z: Zones> Engine<Z> {
             work: Vec::new(),
             queries: Vec::new(),
             hits: Z::Hits::default(),
-            found: Found::default(),
+            found: Found::new(config.fields.with_properties()),
             turn_of: 0,
             config,
         }
@@ -358,7 +358,7 @@ impl<Z: Zones> Engine<Z> {
         &mut self,
         item: &Work,
         source: &Source<'_>,
-        answers: &mut impl Iterator<Item = &'f [&'f Zone]>,
+        answers: &mut impl Iterator<Item = &'f [ZoneText<'f>]>,
         as_of: EventTime,
         now: Now,
         sink: &mut impl Sink,

@@ -3,7 +3,7 @@
 use super::{View, Zones};
 use crate::gate::Snapshot;
 use crate::index::{Hits, Query};
-use crate::zone::Zone;
+use crate::zone::ZoneText;
 
 impl Zones for Snapshot {
     type Hits = Hits;
@@ -26,9 +26,13 @@ impl Zones for Snapshot {
         self.index.lookup(queries, hits);
     }
 
-    fn found<'a>(&'a self, hits: &'a Hits, query: usize) -> impl Iterator<Item = &'a Zone> + Clone {
-        hits.of(query)
-            .iter()
-            .map(|slot| self.index.version(*slot).zone())
+    fn found<'a>(
+        &'a self,
+        hits: &'a Hits,
+        query: usize,
+        with_properties: bool,
+    ) -> impl Iterator<Item = ZoneText<'a>> {
+        let slots = hits.of(query).iter();
+        slots.map(move |slot| self.index.zone_text(*slot, with_properties))
     }
 }

@@ -71,7 +71,8 @@ impl Kind {
 /// # Errors
 /// [`JsonFault::Utf8`] at the first byte that is not.
 pub fn utf8(bytes: &[u8]) -> Result<&str, JsonError> {
-    std::str::from_utf8(bytes).map_err(|error| JsonError::new(JsonFault::Utf8, error.valid_up_to()))
+    simdutf8::compat::from_utf8(bytes)
+        .map_err(|error| JsonError::new(JsonFault::Utf8, error.valid_up_to()))
 }
 
 /// A place in a document; it moves forward over checked values only.

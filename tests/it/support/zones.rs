@@ -11,7 +11,7 @@ use ringfence::index::Query;
 use ringfence::partition::RecordPosition;
 use ringfence::pipeline::{View, Zones};
 use ringfence::time::EventTime;
-use ringfence::zone::{StagedChange, Zone, ZoneChange, ZoneId};
+use ringfence::zone::{StagedChange, Zone, ZoneChange, ZoneId, ZoneText};
 
 pub(crate) fn t(millis: i64) -> EventTime {
     EventTime::from_millis(millis).unwrap()
@@ -130,7 +130,8 @@ impl Zones for PlainZones {
         &'a self,
         hits: &'a Self::Hits,
         query: usize,
-    ) -> impl Iterator<Item = &'a Zone> + Clone {
-        hits[query].iter().map(|zone| &**zone)
+        _with_properties: bool,
+    ) -> impl Iterator<Item = ZoneText<'a>> {
+        hits[query].iter().map(|zone| zone.text())
     }
 }
