@@ -45,3 +45,4 @@ mod torture;
 mod transaction_simulation;
 mod witness;
 mod zone_files;
+mod zone_properties;

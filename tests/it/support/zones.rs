@@ -130,8 +130,11 @@ impl Zones for PlainZones {
         &'a self,
         hits: &'a Self::Hits,
         query: usize,
-        _with_properties: bool,
+        with_properties: bool,
     ) -> impl Iterator<Item = ZoneText<'a>> {
-        hits[query].iter().map(|zone| zone.text())
+        hits[query].iter().map(move |zone| ZoneText {
+            properties_json: zone.properties_json.as_deref().filter(|_| with_properties),
+            ..zone.text()
+        })
     }
 }
