@@ -54,8 +54,8 @@ impl fmt::Debug for ZoneId {
 pub struct Zone {
     /// The zone's id.
     pub id: ZoneId,
-    /// The id as a JSON string, quotes and escapes included, ready to be spliced. Up to 24 bytes stand in here, where the hot
-    /// path is anyhow: a pointer to them would be one more miss of the cache for each zone of each event.
+    /// The id as a JSON string, quotes and escapes included, ready to be spliced. The version table has a copy of a short one,
+    /// which is what the hot path reads.
     pub id_json: CompactString,
     /// Where it is.
     pub area: Area,

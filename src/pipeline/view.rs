@@ -58,7 +58,7 @@ impl<'z> Found<'z> {
 
     /// One lookup for all queries; then the way to each zone, and a byte of each id that will be written. Gone for one after
     /// the other here, they are fetched side by side, where each write would wait for its own (7 % of an event's processor
-    /// time at 10,000 zones).
+    /// time at 10,000 zones, measured while ids stood with their zones).
     pub(super) fn ask<Z: Zones>(
         mut self,
         snapshot: &'z Z,
