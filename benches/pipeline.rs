@@ -11,49 +11,21 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ringfence::codec::telemetry::{FieldRules, Fields};
 use ringfence::codec::zone_change::{self, ZoneRules};
+use ringfence::gate::{Degraded, Epoch, Snapshot};
 use ringfence::geometry::ShapeRules;
-use ringfence::index::{BuildRules, EngineKind, Hits, Index, Query};
+use ringfence::index::{BuildRules, EngineKind, Index};
 use ringfence::partition::{Offset, PartitionId, RecordPosition};
 use ringfence::pipeline::{
-    AckResult, AtRules, DeadLetter, Engine, MatchMode, Output, PipelineConfig, Sink, Token, View,
-    Zones,
+    AckResult, AtRules, DeadLetter, Engine, MatchMode, Output, PipelineConfig, Sink, Token,
 };
 use ringfence::telemetry::{RecordRef, RecordTimestamp};
 use ringfence::time::{EventTime, MonoTime, Now};
-use ringfence::zone::{StagedChange, ZoneText};
+use ringfence::zone::StagedChange;
 
 const BATCH: usize = 500;
 const BATCHES: usize = 40;
 const SIDE: usize = 100;
 const EVENT_TIME: i64 = 1_700_000_000_000;
-
-#[derive(Clone, Debug)]
-struct Snapshot {
-    index: Arc<Index>,
-    view: View,
-}
-
-impl Zones for Snapshot {
-    type Hits = Hits;
-
-    fn view(&self) -> View {
-        self.view
-    }
-
-    fn lookup(&self, queries: &[Query], hits: &mut Hits) {
-        self.index.lookup(queries, hits);
-    }
-
-    fn found<'a>(
-        &'a self,
-        hits: &'a Hits,
-        query: usize,
-        with_properties: bool,
-    ) -> impl Iterator<Item = ZoneText<'a>> {
-        let slots = hits.of(query).iter();
-        slots.map(move |slot| self.index.zone_text(*slot, with_properties))
-    }
-}
 
 /// Keeps the tokens only.
 #[derive(Default)]
@@ -169,19 +141,15 @@ impl Bench {
 }
 
 fn pipeline(c: &mut Criterion) {
-    let index = index();
-    let view = View {
+    let settled = Snapshot {
+        index: index(),
+        epoch: Epoch(1),
         as_of: EventTime::clamped(EVENT_TIME),
         floor: EventTime::MIN,
-        degraded: ringfence::gate::Degraded::No,
-    };
-    let settled = Snapshot { index, view };
-    let before = View {
-        as_of: view.as_of.minus(Duration::from_millis(300)),
-        ..view
+        degraded: Degraded::No,
     };
     let unsettled = Snapshot {
-        view: before,
+        as_of: settled.as_of.minus(Duration::from_millis(300)),
         ..settled.clone()
     };
     let values = records();
@@ -191,7 +159,7 @@ fn pipeline(c: &mut Criterion) {
         .map(|(offset, value)| RecordRef {
             partition: PartitionId(0),
             offset: Offset(offset as i64),
-            timestamp: RecordTimestamp::Create(view.as_of),
+            timestamp: RecordTimestamp::Create(settled.as_of),
             key: Some(b"vehicle"),
             value: Some(value.as_bytes()),
             headers: &[],
@@ -205,7 +173,7 @@ fn pipeline(c: &mut Criterion) {
     };
     let no_zones = Snapshot {
         index: Arc::new(Index::empty(EngineKind::default())),
-        view,
+        ..settled.clone()
     };
     let cases = [
         ("event", event, &settled),

@@ -13,6 +13,13 @@ use crate::zone::{ChangeOrder, Zone};
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VersionSlot(pub(super) u32);
 
+impl VersionSlot {
+    /// Its place in its leaf.
+    fn row(self) -> usize {
+        self.0 as usize % ROWS
+    }
+}
+
 /// One state of a zone: what one record said, in force over [`valid_from`, `end`).
 #[derive(Clone, Debug)]
 pub struct ZoneVersion {
@@ -207,14 +214,14 @@ impl VersionTable {
 
     #[inline]
     pub(super) fn get(&self, slot: VersionSlot) -> Option<&ZoneVersion> {
-        self.rows(slot)?.versions[slot.0 as usize % ROWS].as_ref()
+        self.rows(slot)?.versions[slot.row()].as_ref()
     }
 
     /// The id of a version's zone as a JSON string.
     #[inline]
     pub(super) fn id_json(&self, slot: VersionSlot) -> Option<&[u8]> {
         let rows = self.rows(slot)?;
-        let row = slot.0 as usize % ROWS;
+        let row = slot.row();
         rows.ids[row].get().or_else(|| {
             let version = rows.versions[row].as_ref()?;
             Some(version.zone.id_json.as_bytes())
@@ -275,10 +282,6 @@ impl VersionTable {
         })
     }
 
-    fn row(&mut self, slot: VersionSlot) -> &mut Option<ZoneVersion> {
-        &mut self.own_rows(slot).versions[slot.0 as usize % ROWS]
-    }
-
     pub(super) fn insert(&mut self, version: ZoneVersion) -> VersionSlot {
         let slot = VersionSlot(self.free.pop_back().unwrap_or_else(|| {
             let slot = self.next;
@@ -287,7 +290,7 @@ impl VersionTable {
                 .expect("fewer than 2^32 zone versions fit into memory");
             slot
         }));
-        let row = slot.0 as usize % ROWS;
+        let row = slot.row();
         let rows = self.own_rows(slot);
         rows.ids[row] = ShortId::of(&version.zone.id_json);
         rows.versions[row] = Some(version);
@@ -296,14 +299,14 @@ impl VersionTable {
     }
 
     pub(super) fn set_end(&mut self, slot: VersionSlot, end: Option<EventTime>) {
-        self.row(slot)
+        self.own_rows(slot).versions[slot.row()]
             .as_mut()
             .expect("a version that ends is in the table")
             .end = end;
     }
 
     pub(super) fn remove(&mut self, slot: VersionSlot) -> ZoneVersion {
-        let row = slot.0 as usize % ROWS;
+        let row = slot.row();
         let rows = self.own_rows(slot);
         rows.ids[row] = ShortId::NONE;
         let version = rows.versions[row]

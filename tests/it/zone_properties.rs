@@ -4,34 +4,25 @@
 use std::sync::Arc;
 
 use ringfence::codec::telemetry::{FieldRules, Fields};
-use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::gate::{Degraded, Epoch, Snapshot};
-use ringfence::geometry::ShapeRules;
 use ringfence::index::{BuildRules, EngineKind, Index};
-use ringfence::partition::RecordPosition;
 use ringfence::pipeline::PipelineConfig;
 use ringfence::zone::StagedChange;
 
 use crate::support::worker::{Worker, event};
-use crate::support::zones::{change, rectangle, t};
+use crate::support::zones::{change_carrying, rectangle, t};
 
 /// Two zones over one place, of one short and one long id; the short one carries a name.
 fn snapshot(kind: EngineKind) -> (Snapshot, String) {
-    let rules = ZoneRules::new(ShapeRules::default(), 1 << 20, &["name".to_owned()]);
+    let carried = ["name".to_owned()];
     let long = "z".repeat(100);
     let zones = [("a", r#""name":"Mitte""#), (&*long, "")];
     let changes: Vec<StagedChange> = zones
         .iter()
-        .enumerate()
-        .map(|(offset, (id, properties))| {
+        .zip(0..)
+        .map(|((id, properties), offset)| {
             let value = rectangle(id, 0.0, 0.0, 1.0, 1.0, properties);
-            let decoded =
-                zone_change::decode(Some(id.as_bytes()), Some(value.as_bytes()), &rules).unwrap();
-            StagedChange {
-                position: RecordPosition::new(0, offset as i64),
-                change: decoded.change,
-                ..change(0, 0, 1_000, id, Some(&value))
-            }
+            change_carrying(&carried, 0, offset, 1_000, id, Some(&value))
         })
         .collect();
     let rules = BuildRules {

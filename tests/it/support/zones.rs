@@ -25,7 +25,19 @@ pub(crate) fn change(
     key: &str,
     value: Option<&str>,
 ) -> StagedChange {
-    let rules = ZoneRules::new(ShapeRules::default(), 1 << 20, &[]);
+    change_carrying(&[], partition, offset, commit_time, key, value)
+}
+
+/// The same where these properties of zones are configured.
+pub(crate) fn change_carrying(
+    properties: &[String],
+    partition: i32,
+    offset: i64,
+    commit_time: i64,
+    key: &str,
+    value: Option<&str>,
+) -> StagedChange {
+    let rules = ZoneRules::new(ShapeRules::default(), 1 << 20, properties);
     let decoded =
         zone_change::decode(Some(key.as_bytes()), value.map(str::as_bytes), &rules).unwrap();
     let commit_time = t(commit_time);
