@@ -5,7 +5,7 @@
 //! `1700000000.25` is refused, as a fraction mostly means that someone wrote seconds. In strings, which say their
 //! unit, what is finer than a millisecond is floored (DESIGN 4).
 
-use crate::codec::json::{Kind, unescape};
+use crate::codec::json::{Kind, Scanner, unescape};
 use crate::codec::pointer::Slot;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::time::EventTime;
@@ -22,7 +22,10 @@ pub fn read(document: &str, slot: Slot, name: &str) -> Result<EventTime, Rejecti
     let text = slot.text(document);
     let instant = match slot.kind {
         // An integer too long for 64 bits is far outside the years.
-        Kind::Integer => text.parse().ok().and_then(EventTime::from_millis),
+        Kind::Integer => Scanner::standing_at(document, slot.range().start)
+            .take_short_integer()
+            .or_else(|| text.parse().ok())
+            .and_then(EventTime::from_millis),
         Kind::Float => {
             let millis: f64 = text.parse().unwrap_or(f64::NAN);
             if millis.fract() != 0.0 {

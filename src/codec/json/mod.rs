@@ -6,9 +6,13 @@
 //! stack overflow. What is absent: reading values (see [`unescape`] and `str::parse`).
 
 mod fault;
+mod number;
 mod text;
 
+use wide::u8x16;
+
 pub use self::fault::{JsonError, JsonFault};
+use self::number::{decimal_at, number_at, short_integer_at};
 use self::text::hex4;
 pub use self::text::{RawString, push_string, string, unescape};
 
@@ -89,6 +93,12 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0 }
     }
 
+    /// A scanner at a byte of a checked document, which must be a character's first.
+    #[must_use]
+    pub(crate) const fn standing_at(text: &'a str, at: usize) -> Self {
+        Self { text, at }
+    }
+
     /// The byte it stands at.
     #[must_use]
     pub const fn at(&self) -> usize {
@@ -139,27 +149,17 @@ impl<'a> Scanner<'a> {
     /// both as they are, so their quotient is the number rounded once (Clinger 1990), as `str::parse` gives it.
     #[inline]
     pub(crate) fn take_decimal(&mut self) -> Option<f64> {
-        let bytes = self.text.as_bytes();
-        let is_negative = self.peek() == Some(b'-');
-        let start = self.at + usize::from(is_negative);
-        let integer_end = digits_end(bytes, start);
-        let mut whole = digits(bytes, start, integer_end);
-        let (mut end, mut decimals) = (integer_end, 0);
-        if bytes.get(integer_end) == Some(&b'.') {
-            end = digits_end(bytes, integer_end + 1);
-            decimals = end - integer_end - 1;
-            let scale = *WHOLE_POWERS_OF_TEN.get(decimals)?;
-            let fraction = digits(bytes, integer_end + 1, end);
-            whole = whole.wrapping_mul(scale).wrapping_add(fraction);
-        }
-        // Nineteen digits do not wrap.
-        let is_exact = end > start && end - start <= 19 && whole <= 1 << 53;
-        if !is_exact || matches!(bytes.get(end), Some(b'e' | b'E')) {
-            return None;
-        }
-        let number = whole as f64 / POWERS_OF_TEN[decimals];
+        let (number, end) = decimal_at(self.text.as_bytes(), self.at)?;
         self.at = end;
-        Some(if is_negative { -number } else { number })
+        Some(number)
+    }
+
+    /// Passes and reads an integer of a checked document that is a matter of sixteen bytes.
+    #[inline]
+    pub(crate) fn take_short_integer(&mut self) -> Option<i64> {
+        let (number, end) = short_integer_at(self.text.as_bytes(), self.at)?;
+        self.at = end;
+        Some(number)
     }
 
     /// Passes what may follow the document's value: space, then the end.
@@ -410,159 +410,43 @@ fn code_unit(bytes: &[u8], at: usize) -> Result<u32, JsonError> {
     digits.ok_or(JsonError::new(JsonFault::Hex, at))
 }
 
-/// The number that starts at `start`, with a sign or a digit: its kind, and the byte after it.
+/// The sixteen bytes from `at` on, where there are as many.
 #[inline(always)]
-fn number_at(text: &str, start: usize) -> Result<(Kind, usize), JsonError> {
-    let bytes = text.as_bytes();
-    let first = start + usize::from(bytes[start] == b'-');
-    let integer_end = match bytes.get(first) {
-        Some(b'0') => first + 1,
-        Some(b'1'..=b'9') => digits_end(bytes, first + 1),
-        _ => return Err(JsonError::new(JsonFault::Digit, first)),
-    };
-    let (kind, end) = match bytes.get(integer_end) {
-        Some(b'.') => (Kind::Float, some_digits_end(bytes, integer_end + 1)?),
-        // Only behind a zero.
-        Some(b'0'..=b'9') => return Err(JsonError::new(JsonFault::LeadingZero, integer_end)),
-        _ => (Kind::Integer, integer_end),
-    };
-    // Below 300 digits and without an exponent nothing comes near 1.8e308, so only the rare rest is computed.
-    if matches!(bytes.get(end), Some(b'e' | b'E')) || integer_end - start > 300 {
-        return odd_number_end(text, start, end, kind);
-    }
-    Ok((kind, end))
+fn sixteen_at(bytes: &[u8], at: usize) -> Option<u8x16> {
+    let chunk = bytes.get(at..at + 16)?;
+    let chunk: [u8; 16] = chunk.try_into().expect("a slice of sixteen bytes");
+    Some(u8x16::new(chunk))
 }
 
-/// Goes on in a number that may be too large, at `end` of its digits and its fraction.
-#[inline(never)]
-fn odd_number_end(
-    text: &str,
-    start: usize,
-    mut end: usize,
-    mut kind: Kind,
-) -> Result<(Kind, usize), JsonError> {
-    let bytes = text.as_bytes();
-    if let Some(b'e' | b'E') = bytes.get(end) {
-        kind = Kind::Float;
-        let is_signed = matches!(bytes.get(end + 1), Some(b'+' | b'-'));
-        end = some_digits_end(bytes, end + 1 + usize::from(is_signed))?;
-    }
-    if text[start..end].parse::<f64>().is_ok_and(f64::is_infinite) {
-        return Err(JsonError::new(JsonFault::NumberRange, start));
-    }
-    Ok((kind, end))
-}
-
+/// A bit for each byte that a string cannot hold as it is: a quote, a backslash, a control character.
 #[inline(always)]
-fn some_digits_end(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
-    let end = digits_end(bytes, at);
-    if end == at {
-        Err(JsonError::new(JsonFault::Digit, at))
-    } else {
-        Ok(end)
-    }
+fn ends_of_plain(chunk: u8x16) -> u32 {
+    let is_control = chunk.min(u8x16::splat(0x1F)).cmp_eq(chunk);
+    let is_quote = chunk.cmp_eq(u8x16::splat(b'"'));
+    let is_backslash = chunk.cmp_eq(u8x16::splat(b'\\'));
+    (is_control | is_quote | is_backslash).move_mask() as u32
 }
 
-/// Those that a number of nineteen bytes can ask for.
-const POWERS_OF_TEN: [f64; 19] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
-    1e17, 1e18,
-];
-
-/// The same in whole numbers.
-const WHOLE_POWERS_OF_TEN: [u64; 19] = {
-    let mut powers = [1; 19];
-    let mut at = 1;
-    while at < powers.len() {
-        powers[at] = 10 * powers[at - 1];
-        at += 1;
-    }
-    powers
-};
-
-/// Each byte one, and each byte its highest bit.
-const ONES: u64 = u64::MAX / 255;
-const HIGH: u64 = ONES << 7;
-
-/// The first byte from `at` on that is no digit, or the end. Eight bytes at a time: byte by byte the end of each number was
-/// a branch that nothing foretells.
-#[inline(always)]
-fn digits_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(chunk) = bytes.get(at..at + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().expect("a slice of eight bytes"));
-        // Digits become 0 to 9. What is above 9 gets its high bit by the sum, which carries into no other byte.
-        let value = word ^ (ONES * u64::from(b'0'));
-        let marks = (((value & !HIGH) + ONES * (0x80 - 10)) | value) & HIGH;
-        if marks != 0 {
-            return at + (marks.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while bytes.get(at).is_some_and(u8::is_ascii_digit) {
-        at += 1;
-    }
-    at
-}
-
-/// The number that the digits from `from` to `to` are, wrapped beyond nineteen of them. Eight at a time.
-#[inline]
-fn digits(bytes: &[u8], from: usize, to: usize) -> u64 {
-    let mut number = 0_u64;
-    let mut at = from;
-    while at < to {
-        let count = (to - at).min(8);
-        let end = at + count;
-        // The eight bytes that end there, those before the digits made zeros.
-        let word = match end.checked_sub(8).and_then(|start| bytes.get(start..end)) {
-            Some(chunk) => {
-                let word = u64::from_le_bytes(chunk.try_into().expect("a slice of eight bytes"));
-                (word ^ (ONES * u64::from(b'0'))) & (u64::MAX << (64 - 8 * count))
-            }
-            None => bytes[at..end]
-                .iter()
-                .fold(0, |word, digit| word >> 8 | u64::from(digit - b'0') << 56),
-        };
-        let scale = WHOLE_POWERS_OF_TEN[count];
-        number = number.wrapping_mul(scale).wrapping_add(eight_digits(word));
-        at = end;
-    }
-    number
-}
-
-/// The number of eight digits 0 to 9, a byte each, the first one lowest: neighbours are joined three times (Langdale and Lemire,
-/// "Parsing gigabytes of JSON per second", VLDB Journal 28, 2019, section 3.1.3).
-#[inline]
-const fn eight_digits(word: u64) -> u64 {
-    let twos = (word.wrapping_mul(10 * 256 + 1) >> 8) & 0x00FF_00FF_00FF_00FF;
-    let fours = (twos.wrapping_mul(100 * 65_536 + 1) >> 16) & 0x0000_FFFF_0000_FFFF;
-    fours.wrapping_mul(10_000 * (1 << 32) + 1) >> 32
-}
-
-/// The first byte from `at` on that a string cannot hold as it is: a quote, a backslash, a control character, or the
-/// end. Eight bytes at a time, as most of a record is inside strings.
+/// The first byte from `at` on that a string cannot hold as it is, or the end. Sixteen bytes at a time, as most of a record is
+/// inside strings.
 #[inline(always)]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(chunk) = bytes.get(at..at + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().expect("a slice of eight bytes"));
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let quote = word ^ (ONES * u64::from(b'"'));
-        let quote = quote.wrapping_sub(ONES) & !quote;
-        let backslash = word ^ (ONES * u64::from(b'\\'));
-        let backslash = backslash.wrapping_sub(ONES) & !backslash;
-        // A borrow can only mark bytes above a marked one, so the lowest mark is exact.
-        let marks = (control | quote | backslash) & HIGH;
-        if marks != 0 {
-            return at + (marks.trailing_zeros() / 8) as usize;
+    while let Some(chunk) = sixteen_at(bytes, at) {
+        let ends = ends_of_plain(chunk);
+        if ends != 0 {
+            return at + ends.trailing_zeros() as usize;
         }
-        at += 8;
+        at += 16;
     }
-    while let Some(&byte) = bytes.get(at) {
-        if byte == b'"' || byte == b'\\' || byte < 0x20 {
-            break;
-        }
-        at += 1;
-    }
-    at
+    plain_end_of_few(bytes, at)
+}
+
+/// As [`plain_end`], for fewer than sixteen bytes.
+#[inline(never)]
+fn plain_end_of_few(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let is_end = |byte: &u8| matches!(byte, b'"' | b'\\' | ..0x20);
+    at + rest.iter().position(is_end).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
@@ -583,7 +467,13 @@ mod tests {
         Ok(kind)
     }
 
+    /// As it is, and with so much space behind it that sixteen bytes can be looked at from its last one on.
     fn same_as_serde_json(bytes: &[u8]) {
+        same_as_it_is(bytes);
+        same_as_it_is(&[bytes, &[b' '; 16]].concat());
+    }
+
+    fn same_as_it_is(bytes: &[u8]) {
         let ours = check(bytes);
         let theirs = serde_json::from_slice::<Value>(bytes);
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).into_owned();
@@ -657,13 +547,15 @@ mod tests {
             "1234567890123456789",
             "-0.1234567890123456789",
             "12e00000000000000001",
+            "-12.25",
+            "0.123456789012",
+            "123456789012345",
         ] {
             for at in 0..number.len() {
                 for byte in 0..=255 {
                     for after in ["", " ", "        "] {
-                        let mut document = number.as_bytes().to_vec();
+                        let mut document = [number, after].concat().into_bytes();
                         document[at] = byte;
-                        document.extend_from_slice(after.as_bytes());
                         same_as_serde_json(&document);
                     }
                 }
@@ -777,20 +669,33 @@ mod tests {
         #[test]
         fn short_decimals_are_read_to_the_last_bit_as_the_standard_library_does(
             number in prop_oneof![number(), r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?"],
-            after in prop::sample::select(vec!["", ",", "]", " ,", "\n"]),
+            before in prop::sample::select(vec!["", "[12345678,"]),
+            after in prop::sample::select(vec!["", ",", "]", " ,", "\n", ",1234567890123456", "              "]),
         ) {
-            let text = format!("{number}{after}");
-            let mut scanner = Scanner::new(&text);
+            let text = format!("{before}{number}{after}");
+            let mut scanner = Scanner::standing_at(&text, before.len());
             if check(number.as_bytes()).is_err() {
                 // It is asked for numbers of checked documents only.
             } else if let Some(read) = scanner.take_decimal() {
                 prop_assert_eq!(read.to_bits(), number.parse::<f64>().unwrap().to_bits(), "{}", number);
-                prop_assert_eq!(scanner.at(), number.len());
+                prop_assert_eq!(scanner.at(), before.len() + number.len());
             } else {
-                prop_assert_eq!(scanner.at(), 0);
+                prop_assert_eq!(scanner.at(), before.len());
                 let digits = number.bytes().filter(u8::is_ascii_digit).count();
                 prop_assert!(digits > 15 || number.contains(['e', 'E']), "{}", number);
             }
+        }
+
+        #[test]
+        fn short_integers_are_read_as_the_standard_library_does(
+            number in prop_oneof![any::<i64>(), -1_000_000_i64..2_000_000_000_000],
+            after in prop::sample::select(vec!["", ",", "}", ", \"lat\": 12.5678", ",1234567890123456"]),
+        ) {
+            let text = format!("{number}{after}");
+            let read = Scanner::new(&text).take_short_integer();
+            prop_assert_eq!(read.unwrap_or(number), number);
+            let is_short = number.abs() < 1_000_000_000_000_000 && after.len() > 15;
+            prop_assert!(read.is_some() || !is_short, "{}", text);
         }
 
         #[test]
