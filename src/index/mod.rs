@@ -10,6 +10,7 @@
 
 mod engine;
 pub mod history;
+mod past;
 pub mod promote;
 pub mod rtree;
 mod tiles;

@@ -98,32 +98,8 @@ impl Rtree {
 
     fn probe(&self, lon: f64, query: &Query, candidate: &mut impl FnMut(VersionSlot)) {
         probe_trees(&self.hot, [lon, query.position.lat], candidate);
-        self.probe_the_past(lon, query, candidate);
-    }
-
-    fn probe_the_past(&self, lon: f64, query: &Query, candidate: &mut impl FnMut(VersionSlot)) {
-        if self.may_have_been_in_force(query.at) {
+        if self.past_until.is_some_and(|until| query.at < until) {
             probe_trees(&self.past, [lon, query.position.lat], candidate);
-        }
-    }
-
-    /// Whether anything that ended long ago may have been in force then, or later.
-    #[inline]
-    pub(super) fn may_have_been_in_force(&self, at: EventTime) -> bool {
-        self.past_until.is_some_and(|until| at < until)
-    }
-
-    /// The same as [`Self::candidates`] of what ended long ago only.
-    #[inline]
-    pub(super) fn candidates_of_the_past(
-        &self,
-        query: &Query,
-        mut candidate: impl FnMut(VersionSlot),
-    ) {
-        let lon = query.position.lon;
-        self.probe_the_past(lon, query, &mut candidate);
-        if lon.abs() == 180.0 {
-            self.probe_the_past(-lon, query, &mut candidate);
         }
     }
 
@@ -190,7 +166,7 @@ impl Rtree {
     }
 
     /// Adds entries of versions that ended long ago.
-    pub(super) fn add_to_the_past(&mut self, mut past: Vec<Entry>, versions: &VersionTable) {
+    fn add_to_the_past(&mut self, mut past: Vec<Entry>, versions: &VersionTable) {
         let ends = past.iter().filter_map(|entry| versions.get(entry.slot));
         let until = ends.filter_map(super::ZoneVersion::end).max();
         self.past_until = self.past_until.max(until);
@@ -205,19 +181,6 @@ impl Rtree {
             );
         }
         self.past.push(Arc::new(RTree::bulk_load(past)));
-    }
-
-    /// Where there is nothing but the past: packs it once most of its entries are of versions that went, whose slots may
-    /// then be used again.
-    pub(super) fn forget_emptied(&mut self, versions: &mut VersionTable) {
-        let emptied = versions.emptied_count();
-        if emptied > 64 && emptied * 2 > self.entry_count() {
-            let mut entries = entries_of(self.past.drain(..).collect());
-            entries.retain(|entry| versions.get(entry.slot).is_some());
-            self.past_until = None;
-            self.add_to_the_past(entries, versions);
-            versions.recycle();
-        }
     }
 
     /// Entries in all trees, dead ones included.

@@ -3,7 +3,7 @@
 //!
 //! `grid` says which tile a place is in, `work` which zones are in a tile, `build`, `leaf` and `page` write that down, `change`
 //! makes the next tree and shares what it leaves alone, `walk` answers. Pages and branches are immutable and freed with the
-//! last index that has them, which is the promoter's (I4, I11). Versions that ended well before `as_of` stand apart, as in `rtree`.
+//! last index that has them, which is the promoter's (I4, I11). Versions that ended well before `as_of` stand apart, in `past`.
 
 mod build;
 mod change;
@@ -22,7 +22,8 @@ use std::time::Duration;
 use imbl::OrdSet;
 
 use super::engine::Update;
-use super::rtree::{Entry, HOT, Rtree};
+use super::past::Past;
+use super::rtree::HOT;
 use super::versions::{VersionSlot, VersionTable, ZoneVersion};
 use crate::geometry::Area;
 use crate::time::EventTime;
@@ -51,7 +52,7 @@ pub(super) struct Tiles {
     noted_until: EventTime,
     /// When something about a slot is due: it has been in force for long, or has been over for long.
     due: OrdSet<(EventTime, u32)>,
-    past: Rtree,
+    past: Past,
 }
 
 impl Default for Tiles {
@@ -64,7 +65,7 @@ impl Default for Tiles {
             settled_from: None,
             noted_until: EventTime::MIN,
             due: OrdSet::new(),
-            past: Rtree::default(),
+            past: Past::default(),
         }
     }
 }
@@ -105,7 +106,7 @@ impl Tiles {
             }
         }
         self.count = hot.len();
-        self.bury(past, versions);
+        self.past.add(&past, versions);
         let mut work = Work::default();
         for (slot, area) in hot {
             work.add(slot, area, Tile::WHOLE);
@@ -129,17 +130,6 @@ impl Tiles {
         } else {
             self.slots.set(slot.0, Standing::Dated);
         }
-    }
-
-    fn bury(&mut self, slots: Vec<VersionSlot>, versions: &VersionTable) {
-        let mut entries = Vec::new();
-        for slot in slots {
-            if let Some(version) = versions.get(slot) {
-                let envelopes = version.zone().area.envelopes();
-                entries.extend(envelopes.iter().map(|envelope| Entry::new(envelope, slot)));
-            }
-        }
-        self.past.add_to_the_past(entries, versions);
     }
 
     /// Makes the tree that of the versions as they are now.
@@ -190,7 +180,7 @@ impl Tiles {
         going.retain(|(slot, _)| !is_new.contains(&VersionSlot(*slot)));
         self.count = self.count + coming.len() - going.len();
         self.change(&coming, &going, versions);
-        self.bury(buried, versions);
+        self.past.add(&buried, versions);
         for slot in free {
             versions.free(slot);
         }

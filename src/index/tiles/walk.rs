@@ -150,7 +150,7 @@ impl Tiles {
 
     #[inline(never)]
     fn look_into_the_past(&self, query: &Query, versions: &VersionTable, hits: &mut Hits) {
-        self.past.candidates_of_the_past(query, |slot| {
+        self.past.candidates(query, |slot| {
             if let Some(version) = versions.get(slot)
                 && version.is_in_force(query.at)
                 && version.zone().area.covers(query.position)

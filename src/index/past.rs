@@ -1,0 +1,333 @@
+//! Versions that ended well before `as_of` (DESIGN 6), beside the tiles: asked only for instants before the last of those ends.
+//!
+//! A few immutable grids, merged as a binary counter merges digits. A grid files each envelope under the cells that it touches,
+//! at the finest level where these are four at most, by a hash of the cell: a place that has no history is told by one look
+//! at a table for each level in use, where the search of an R*-tree went down several ways. A replay asks this of every event.
+//!
+//! What a grid says of a version's times is as it was when it was filed. A version is cut at most, so none is missed for
+//! that; the caller asks the version itself.
+
+use std::sync::Arc;
+
+use super::Query;
+use super::versions::{VersionSlot, VersionTable};
+use crate::geometry::{Envelope, Position};
+use crate::time::EventTime;
+
+/// Two neighbouring grids are merged unless the older is at least this many times the newer.
+const GROWTH: usize = 4;
+/// The finest cells: 2^8 units of 360° ÷ 2^32, two metres.
+const FINEST: u32 = 8;
+
+/// Versions that ended long ago.
+#[derive(Clone, Default)]
+pub(super) struct Past {
+    /// From the largest and oldest to the smallest and newest.
+    grids: Vec<Arc<Grid>>,
+}
+
+/// An envelope of a version.
+#[derive(Clone)]
+struct Piece {
+    bounds: Envelope,
+    valid_from: EventTime,
+    end: EventTime,
+    slot: VersionSlot,
+}
+
+impl Piece {
+    fn holds(&self, place: Position) -> bool {
+        let Envelope {
+            lon_min,
+            lat_min,
+            lon_max,
+            lat_max,
+        } = self.bounds;
+        (lon_min..=lon_max).contains(&place.lon) && (lat_min..=lat_max).contains(&place.lat)
+    }
+}
+
+struct Grid {
+    pieces: Vec<Piece>,
+    /// The pieces of each bucket, one bucket after the other.
+    filed: Vec<u32>,
+    /// Where in `filed` each bucket begins, and where the last one ends; as many buckets as a power of two.
+    begins: Vec<u32>,
+    /// The levels in use, each a bit: a cell of level `n` is 2^n units wide.
+    levels: u64,
+    /// None of its versions is in force before it, and none from there on.
+    valid_from: EventTime,
+    end: EventTime,
+}
+
+/// A place in units, from the south-western corner of the map; never descends where a coordinate ascends.
+#[derive(Copy, Clone)]
+struct Units {
+    x: u64,
+    y: u64,
+}
+
+impl Units {
+    fn of(lon: f64, lat: f64) -> Self {
+        const PER_DEGREE: f64 = (1_u64 << 32) as f64 / 360.0;
+        Self {
+            x: ((lon + 180.0) * PER_DEGREE) as u64,
+            y: ((lat + 90.0) * PER_DEGREE) as u64,
+        }
+    }
+
+    fn cell(self, level: u32) -> (u64, u64) {
+        (self.x >> level, self.y >> level)
+    }
+}
+
+/// The bucket of a cell, of 2^`bits` (one at least): Fibonacci hashing (Knuth, TAOCP 3, 6.4).
+#[inline]
+fn bucket((x, y): (u64, u64), level: u32, bits: u32) -> usize {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let cell = x | y << 33;
+    let hash = (cell.wrapping_mul(GOLDEN) ^ u64::from(level)).wrapping_mul(GOLDEN);
+    (hash >> (u64::BITS - bits)) as usize
+}
+
+/// The level at which an envelope touches four cells at most, and those.
+fn cells(bounds: &Envelope) -> (u32, impl Iterator<Item = (u64, u64)>) {
+    let from = Units::of(bounds.lon_min, bounds.lat_min);
+    let to = Units::of(bounds.lon_max, bounds.lat_max);
+    // What is less than a cell wide touches two.
+    let widest = (to.x - from.x).max(to.y - from.y);
+    let level = (u64::BITS - widest.leading_zeros()).max(FINEST);
+    let ((left, low), (right, high)) = (from.cell(level), to.cell(level));
+    (
+        level,
+        (left..=right).flat_map(move |x| (low..=high).map(move |y| (x, y))),
+    )
+}
+
+impl Grid {
+    /// `None` of nothing.
+    fn of(pieces: Vec<Piece>) -> Option<Self> {
+        let valid_from = pieces.iter().map(|piece| piece.valid_from).min()?;
+        let end = pieces.iter().map(|piece| piece.end).max()?;
+        let mut levels = 0;
+        let mut count = 0_usize;
+        for piece in &pieces {
+            let (level, cells) = cells(&piece.bounds);
+            levels |= 1 << level;
+            count += cells.count();
+        }
+        // Half of the buckets stay empty at least.
+        let bits = (2 * count).next_power_of_two().trailing_zeros();
+        let mut in_buckets = Vec::with_capacity(count);
+        for (number, piece) in pieces.iter().enumerate() {
+            let (level, cells) = cells(&piece.bounds);
+            let buckets = cells.map(|cell| (bucket(cell, level, bits) as u32, number as u32));
+            in_buckets.extend(buckets);
+        }
+        in_buckets.sort_unstable();
+        // Two of its cells may share a bucket.
+        in_buckets.dedup();
+        let mut begins = vec![0; (1 << bits) + 1];
+        for (bucket, _) in &in_buckets {
+            begins[*bucket as usize + 1] += 1;
+        }
+        for at in 1..begins.len() {
+            begins[at] += begins[at - 1];
+        }
+        Some(Self {
+            filed: in_buckets.iter().map(|(_, piece)| *piece).collect(),
+            pieces,
+            begins,
+            levels,
+            valid_from,
+            end,
+        })
+    }
+
+    /// Calls `candidate` for every version whose envelope holds the place and that was in force then. Twice where two of its
+    /// envelopes do, or its cells of two levels share a bucket.
+    fn candidates(
+        &self,
+        at: EventTime,
+        place: Position,
+        units: Units,
+        candidate: &mut impl FnMut(VersionSlot),
+    ) {
+        if at < self.valid_from || at >= self.end {
+            return;
+        }
+        let bits = (self.begins.len() - 1).trailing_zeros();
+        let mut levels = self.levels;
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            levels &= levels - 1;
+            let bucket = bucket(units.cell(level), level, bits);
+            let (from, to) = (self.begins[bucket], self.begins[bucket + 1]);
+            for piece in &self.filed[from as usize..to as usize] {
+                let piece = &self.pieces[*piece as usize];
+                if piece.valid_from <= at && at < piece.end && piece.holds(place) {
+                    candidate(piece.slot);
+                }
+            }
+        }
+    }
+}
+
+impl Past {
+    /// Whether anything may have been in force then, or later.
+    pub(super) fn may_have_been_in_force(&self, at: EventTime) -> bool {
+        self.grids.iter().any(|grid| at < grid.end)
+    }
+
+    /// Calls `candidate` for every slot whose envelope holds the position, and that was in force as it was filed; for some of
+    /// them twice.
+    pub(super) fn candidates(&self, query: &Query, mut candidate: impl FnMut(VersionSlot)) {
+        let mut place = query.position;
+        let mut units = Units::of(place.lon, place.lat);
+        for grid in &self.grids {
+            grid.candidates(query.at, place, units, &mut candidate);
+        }
+        if place.lon.abs() == 180.0 {
+            // The same place has two longitudes.
+            place.lon = -place.lon;
+            units = Units::of(place.lon, place.lat);
+            for grid in &self.grids {
+                grid.candidates(query.at, place, units, &mut candidate);
+            }
+        }
+    }
+
+    /// Adds versions that ended long ago.
+    pub(super) fn add(&mut self, slots: &[VersionSlot], versions: &VersionTable) {
+        let mut pieces = Vec::new();
+        for slot in slots {
+            let Some(version) = versions.get(*slot) else {
+                continue;
+            };
+            let end = version.end().expect("what is past has ended");
+            let envelopes = version.zone().area.envelopes();
+            pieces.extend(envelopes.iter().map(|bounds| Piece {
+                bounds: *bounds,
+                valid_from: version.valid_from(),
+                end,
+                slot: *slot,
+            }));
+        }
+        self.file(pieces, versions);
+    }
+
+    fn file(&mut self, mut pieces: Vec<Piece>, versions: &VersionTable) {
+        if pieces.is_empty() {
+            return;
+        }
+        while let Some(grid) = self
+            .grids
+            .pop_if(|grid| grid.pieces.len() < GROWTH * pieces.len())
+        {
+            let is_there = |piece: &&Piece| versions.get(piece.slot).is_some();
+            pieces.extend(grid.pieces.iter().filter(is_there).cloned());
+        }
+        self.grids.extend(Grid::of(pieces).map(Arc::new));
+    }
+
+    /// Files everything anew once most of it is of versions that went, whose slots may then be used again.
+    pub(super) fn forget_emptied(&mut self, versions: &mut VersionTable) {
+        let emptied = versions.emptied_count();
+        if emptied > 64 && emptied * 2 > self.entry_count() {
+            let mut pieces = Vec::new();
+            for grid in self.grids.drain(..) {
+                let is_there = |piece: &&Piece| versions.get(piece.slot).is_some();
+                pieces.extend(grid.pieces.iter().filter(is_there).cloned());
+            }
+            self.file(pieces, versions);
+            versions.recycle();
+        }
+    }
+
+    /// Envelopes of versions, those that went included.
+    pub(super) fn entry_count(&self) -> usize {
+        self.grids.iter().map(|grid| grid.pieces.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn piece(slot: usize, (lon, lat, wide, high): (f64, f64, f64, f64)) -> Piece {
+        Piece {
+            bounds: Envelope {
+                lon_min: lon,
+                lat_min: lat,
+                lon_max: (lon + wide).min(180.0),
+                lat_max: (lat + high).min(90.0),
+            },
+            valid_from: EventTime::from_millis(slot as i64 % 7).unwrap(),
+            end: EventTime::from_millis(10 + slot as i64 % 5).unwrap(),
+            slot: VersionSlot(slot as u32),
+        }
+    }
+
+    fn place() -> impl Strategy<Value = (f64, f64)> {
+        let lon = prop_oneof![-180.0..=180.0, Just(180.0), Just(-180.0), -0.01..0.01];
+        let lat = prop_oneof![-90.0..=90.0, Just(90.0), Just(-90.0), -0.01..0.01];
+        (lon, lat)
+    }
+
+    fn extent() -> impl Strategy<Value = f64> {
+        prop_oneof![Just(0.0), Just(360.0), 0.0..1e-6, 0.0..0.01, 0.0..40.0]
+    }
+
+    fn rectangle() -> impl Strategy<Value = (f64, f64, f64, f64)> {
+        (place(), extent(), extent()).prop_map(|((lon, lat), wide, high)| (lon, lat, wide, high))
+    }
+
+    /// What is found there, each once.
+    fn found(grid: &Grid, at: EventTime, place: Position) -> Vec<VersionSlot> {
+        let mut found = Vec::new();
+        let units = Units::of(place.lon, place.lat);
+        grid.candidates(at, place, units, &mut |slot| found.push(slot));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_grid_finds_what_holds_the_place_and_was_in_force_and_nothing_else(
+            rectangles in prop::collection::vec(rectangle(), 1..60),
+            places in prop::collection::vec(place(), 1..30),
+            millis in -1_i64..16,
+        ) {
+            let pieces: Vec<_> = rectangles.iter().enumerate().map(|(slot, one)| piece(slot, *one)).collect();
+            let at = EventTime::from_millis(millis).unwrap();
+            let corners = pieces.iter().flat_map(|piece| {
+                let Envelope { lon_min, lat_min, lon_max, lat_max } = piece.bounds;
+                [(lon_min, lat_min), (lon_min, lat_max), (lon_max, lat_min), (lon_max, lat_max)]
+            });
+            let places: Vec<_> = places.into_iter().chain(corners).collect();
+            let grid = Grid::of(pieces.clone()).unwrap();
+            for (lon, lat) in places {
+                let place = Position { lon, lat };
+                let is_in_force = |piece: &Piece| piece.valid_from <= at && at < piece.end;
+                let expected: Vec<_> = (pieces.iter())
+                    .filter(|piece| is_in_force(piece) && piece.holds(place))
+                    .map(|piece| piece.slot)
+                    .collect();
+                prop_assert_eq!(found(&grid, at, place), expected, "{:?}", place);
+            }
+        }
+
+        #[test]
+        fn an_envelope_is_filed_under_four_cells_at_most(one in rectangle()) {
+            let piece = piece(0, one);
+            let (level, cells) = cells(&piece.bounds);
+            prop_assert!(cells.count() <= 4);
+            prop_assert!(level < u64::BITS);
+        }
+    }
+}
