@@ -156,8 +156,16 @@ fn rounds(bootstrap: &str, run: u32) {
     ));
     let mut costs: [Vec<Cost>; WAYS.len()] = Default::default();
     for round in 0..rounds {
-        for (way, costs) in ways.iter().zip(&mut costs) {
-            let Some(way) = way else { continue };
+        // There and back: what a way leaves behind (a warm broker, pages that are being written to the disk) meets not always
+        // the same one.
+        let mut order: Vec<usize> = (0..WAYS.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for number in order {
+            let (Some(way), costs) = (&ways[number], &mut costs[number]) else {
+                continue;
+            };
             let to = format!("bench-{way}-{run}-{round}");
             topics::create(&admin, &to, 8, &[]);
             let job = Job {
