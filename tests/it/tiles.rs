@@ -444,6 +444,36 @@ fn tiles_built_at_once_answer_as_every_zone_for_itself() {
     }
 }
 
+/// Tiles are squares of degrees, and a pole has all longitudes.
+#[test]
+fn small_circles_at_the_poles_take_few_tiles_and_answer_as_they_do_themselves() {
+    let mut seeded = Seeded(90);
+    let as_of = EventTime::clamped(1_000_000);
+    for lat in [
+        90.0, -90.0, 89.999_99, -89.999, 89.99, -89.9, 89.0, -86.0, 85.0,
+    ] {
+        for radius_m in [1.0, 5.0, 500.0, 5_000.0] {
+            let circle = RawShape::Circle {
+                center: at(10.0, lat),
+                radius_m,
+            };
+            let area = Area::new(circle, &ShapeRules::default()).unwrap();
+            let mut probes = world_probes(&mut seeded);
+            probes_of(&area, 40, &mut seeded, &mut probes);
+            let change = staged(0, Some(area.clone()), 0);
+            let index = Index::empty(EngineKind::Tiles)
+                .promote(&[change], as_of, &RULES)
+                .unwrap()
+                .index;
+            let what = format!("{radius_m} m at {lat}");
+            let bytes = index.tile_bytes().unwrap();
+            assert!(bytes < 200_000, "{what}: {bytes} bytes");
+            let zones = BTreeMap::from([("z0".to_owned(), area)]);
+            judge(&index, &zones, &probes, as_of, &what).unwrap();
+        }
+    }
+}
+
 #[test]
 fn emptied_tiles_leave_nothing_behind() {
     let mut seeded = Seeded(99);

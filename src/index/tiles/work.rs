@@ -122,7 +122,7 @@ impl<'a> Work<'a> {
             let mut knows = tile;
             let mut at = tile;
             while let Some(above) = at.above() {
-                if lie(circle, above) != Lie::Rim {
+                if lie(area, circle, above) != Lie::Rim {
                     knows = above;
                 }
                 at = above;
@@ -156,7 +156,7 @@ impl<'a> Work<'a> {
     }
 
     fn add_circle(&mut self, slot: u32, area: &'a Area, circle: &Circle, tile: Tile) {
-        match lie(circle, tile) {
+        match lie(area, circle, tile) {
             Lie::Covers => self.covers.push(slot),
             Lie::Rim => self.edged.push(Edged {
                 slot,
@@ -308,13 +308,29 @@ impl<'a> Work<'a> {
     pub(super) fn has_coarse_rim(&self, tile: Tile) -> bool {
         self.edged.iter().any(|edged| {
             matches!(edged.border, Border::Rim)
-                && edged
-                    .area
-                    .circle()
-                    .is_some_and(|circle| reach_m(tile) > circle.radius_m() / 8.0)
+                && edged.area.circle().is_some_and(|circle| {
+                    reach_m(tile) > circle.radius_m() / 8.0
+                        && !(is_polar(circle) && is_fine(edged.area, tile))
+                })
                 && tile.level < LEVEL_MAX
         })
     }
+}
+
+/// Tiles are squares of degrees, so near a pole those that are low enough for a small circle would be millions, all around it.
+/// From here on its tiles are so many from west to east at most, and no tile beside its rectangle has any of it; nearer to the
+/// equator a rim has fewer anyhow.
+const POLAR_DEGREES: f64 = 85.0;
+const RIM_TILES_MAX: f64 = 128.0;
+
+fn is_polar(circle: &Circle) -> bool {
+    circle.center().lat.abs() > POLAR_DEGREES
+}
+
+/// Whether a polar circle asks for no finer tiles.
+fn is_fine(area: &Area, tile: Tile) -> bool {
+    let wide = |envelope: &Envelope| envelope.lon_max - envelope.lon_min;
+    tile.degrees() <= area.envelopes().iter().map(wide).sum::<f64>() / RIM_TILES_MAX
 }
 
 /// How a circle lies to a tile.
@@ -325,17 +341,21 @@ enum Lie {
     Apart,
 }
 
-fn lie(circle: &Circle, tile: Tile) -> Lie {
+fn lie(area: &Area, circle: &Circle, tile: Tile) -> Lie {
+    let is_beside = || {
+        let window = tile.window();
+        !area.envelopes().iter().any(|bounds| meet(bounds, &window))
+    };
     let (near, far) = (
         distance_m(circle.center(), tile.middle()),
         reach_m(tile) + CIRCLE_MARGIN_M,
     );
     if near + far < circle.radius_m() {
         Lie::Covers
-    } else if near - far <= circle.radius_m() {
-        Lie::Rim
-    } else {
+    } else if near - far > circle.radius_m() || (is_polar(circle) && is_beside()) {
         Lie::Apart
+    } else {
+        Lie::Rim
     }
 }
 
