@@ -2,14 +2,19 @@
 //!
 //! A few immutable grids, merged as a binary counter merges digits. A grid files each envelope under the cells that it touches,
 //! at the finest level where these are four at most, by a hash of the cell: a place that has no history is told by one look
-//! at a table for each level in use, where the search of an R*-tree went down several ways. A replay asks this of every event.
+//! at a table for each level in use, where the search of an R*-tree goes down several ways. A replay asks this of every event.
+//! That is so for envelopes about as high as wide and of a few sizes, as most of one topic are; the others of a grid stand in
+//! an R*-tree, as cells would be crowded with strips, and levels many.
 //! What is under one cell stands by the time it began, as a tree of times: a zone that changed a hundred thousand times in one
 //! place is searched, not gone through.
 //!
 //! What a grid says of a version's times is as it was when it was filed. A version is cut at most, so none is missed for
 //! that; the caller asks the version itself.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+
+use rstar::{AABB, RTree, RTreeObject};
 
 use super::Query;
 use super::versions::{VersionSlot, VersionTable};
@@ -18,8 +23,10 @@ use crate::time::EventTime;
 
 /// Two neighbouring grids are merged unless the older is at least this many times the newer.
 const GROWTH: usize = 4;
-/// The finest cells: 2^8 units of 360° ÷ 2^32, two metres.
-const FINEST: u32 = 8;
+/// So many levels of a grid are in use: those with the most envelopes.
+const LEVELS: usize = 4;
+/// Envelopes that are more than about four times as wide as high, or the reverse, are in no cell: powers of two.
+const SLENDER: u32 = 2;
 
 /// Versions that ended long ago.
 #[derive(Clone, Default)]
@@ -37,7 +44,23 @@ struct Piece {
     slot: VersionSlot,
 }
 
+impl RTreeObject for Piece {
+    type Envelope = AABB<[f64; 2]>;
+
+    fn envelope(&self) -> Self::Envelope {
+        let bounds = &self.bounds;
+        AABB::from_corners(
+            [bounds.lon_min, bounds.lat_min],
+            [bounds.lon_max, bounds.lat_max],
+        )
+    }
+}
+
 impl Piece {
+    fn is_in_force(&self, at: EventTime) -> bool {
+        self.valid_from <= at && at < self.end
+    }
+
     fn holds(&self, place: Position) -> bool {
         let Envelope {
             lon_min,
@@ -52,6 +75,8 @@ impl Piece {
 struct Grid {
     /// By when they began.
     pieces: Vec<Piece>,
+    /// Those that are in no cell.
+    others: RTree<Piece>,
     /// The pieces of each bucket, one bucket after the other, each bucket a tree (see [`search`]).
     filed: Vec<Filed>,
     /// Where in `filed` each bucket begins, and where the last one ends; as many buckets as a power of two.
@@ -127,68 +152,77 @@ fn bucket((x, y): (u64, u64), level: u32, bits: u32) -> usize {
     (hash >> (u64::BITS - bits)) as usize
 }
 
-/// The level at which an envelope touches four cells at most, and those.
-fn cells(bounds: &Envelope) -> (u32, impl Iterator<Item = (u64, u64)>) {
-    let from = Units::of(bounds.lon_min, bounds.lat_min);
-    let to = Units::of(bounds.lon_max, bounds.lat_max);
+/// So many bits has the difference of two coordinates.
+fn bits(from: u64, to: u64) -> u32 {
+    u64::BITS - (to - from).leading_zeros()
+}
+
+/// The level at which an envelope touches four cells at most; `None` of one that is much wider than high, or the reverse.
+fn level(bounds: &Envelope) -> Option<u32> {
+    let (from, to) = corners(bounds);
+    let (wide, high) = (bits(from.x, to.x), bits(from.y, to.y));
     // What is less than a cell wide touches two.
-    let widest = (to.x - from.x).max(to.y - from.y);
-    let level = (u64::BITS - widest.leading_zeros()).max(FINEST);
+    (wide.abs_diff(high) <= SLENDER).then_some(wide.max(high))
+}
+
+/// The cells of a level that an envelope touches.
+fn cells(bounds: &Envelope, level: u32) -> impl Iterator<Item = (u64, u64)> + use<> {
+    let (from, to) = corners(bounds);
     let ((left, low), (right, high)) = (from.cell(level), to.cell(level));
+    (left..=right).flat_map(move |x| (low..=high).map(move |y| (x, y)))
+}
+
+fn corners(bounds: &Envelope) -> (Units, Units) {
     (
-        level,
-        (left..=right).flat_map(move |x| (low..=high).map(move |y| (x, y))),
+        Units::of(bounds.lon_min, bounds.lat_min),
+        Units::of(bounds.lon_max, bounds.lat_max),
     )
+}
+
+/// The levels with the most envelopes, each a bit.
+fn levels_of(pieces: &[Piece]) -> u64 {
+    let mut counts = [(0_usize, 0); u64::BITS as usize];
+    for level in pieces.iter().filter_map(|piece| level(&piece.bounds)) {
+        counts[level as usize].0 += 1;
+        counts[level as usize].1 = level;
+    }
+    counts.sort_unstable_by(|one, other| other.cmp(one));
+    let used = counts[..LEVELS].iter().filter(|(count, _)| *count > 0);
+    used.fold(0, |levels, (_, level)| levels | 1 << level)
 }
 
 impl Grid {
     /// `None` of nothing.
-    fn of(mut pieces: Vec<Piece>) -> Option<Self> {
-        pieces.sort_unstable_by_key(|piece| piece.valid_from);
-        let valid_from = pieces.first()?.valid_from;
+    fn of(pieces: Vec<Piece>) -> Option<Self> {
+        let valid_from = pieces.iter().map(|piece| piece.valid_from).min()?;
         let end = pieces.iter().map(|piece| piece.end).max()?;
-        let mut levels = 0;
-        let mut count = 0_usize;
-        for piece in &pieces {
-            let (level, cells) = cells(&piece.bounds);
-            levels |= 1 << level;
-            count += cells.count();
-        }
-        // Half of the buckets stay empty at least.
-        let bits = (2 * count).next_power_of_two().trailing_zeros();
-        let mut in_buckets = Vec::with_capacity(count);
-        for (number, piece) in pieces.iter().enumerate() {
-            let (level, cells) = cells(&piece.bounds);
-            let buckets = cells.map(|cell| (bucket(cell, level, bits) as u32, number as u32));
-            in_buckets.extend(buckets);
-        }
-        in_buckets.sort_unstable();
-        // Two of its cells may share a bucket.
-        in_buckets.dedup();
-        let mut begins = vec![0; (1 << bits) + 1];
-        for (bucket, _) in &in_buckets {
-            begins[*bucket as usize + 1] += 1;
-        }
-        for at in 1..begins.len() {
-            begins[at] += begins[at - 1];
-        }
-        let reach = EventTime::MIN;
-        let filed = in_buckets.iter().map(|(_, piece)| Filed {
-            reach,
-            piece: *piece,
-        });
-        let mut filed: Vec<_> = filed.collect();
-        for ends in begins.windows(2) {
-            fill(&mut filed[ends[0] as usize..ends[1] as usize], &pieces);
-        }
+        let levels = levels_of(&pieces);
+        let is_in_cells =
+            |piece: &Piece| level(&piece.bounds).is_some_and(|level| levels >> level & 1 != 0);
+        let (mut pieces, others): (Vec<_>, Vec<_>) = pieces.into_iter().partition(is_in_cells);
+        pieces.sort_unstable_by_key(|piece| piece.valid_from);
+        let (filed, begins) = file(&pieces);
         Some(Self {
-            filed,
             pieces,
+            others: RTree::bulk_load(others),
+            filed,
             begins,
             levels,
             valid_from,
             end,
         })
+    }
+
+    /// Envelopes in it.
+    fn len(&self) -> usize {
+        self.pieces.len() + self.others.size()
+    }
+
+    /// Those of versions that did not go.
+    fn alive<'a>(&'a self, versions: &'a VersionTable) -> impl Iterator<Item = Piece> + 'a {
+        let all = self.pieces.iter().chain(self.others.iter());
+        all.filter(|piece| versions.get(piece.slot).is_some())
+            .cloned()
     }
 
     /// Calls `candidate` for every version whose envelope holds the place and that was in force then. Twice where two of its
@@ -212,14 +246,59 @@ impl Grid {
             let (from, to) = (self.begins[bucket], self.begins[bucket + 1]);
             search(&self.filed[from as usize..to as usize], at, &mut |piece| {
                 let piece = &self.pieces[piece as usize];
-                let has_begun = piece.valid_from <= at;
-                if has_begun && at < piece.end && piece.holds(place) {
+                if piece.is_in_force(at) && piece.holds(place) {
                     candidate(piece.slot);
                 }
-                has_begun
+                piece.valid_from <= at
             });
         }
+        if self.others.size() > 0 {
+            let point = AABB::from_point([place.lon, place.lat]);
+            let whole = self
+                .others
+                .locate_in_envelope_intersecting_int(point, |piece| {
+                    if piece.is_in_force(at) {
+                        candidate(piece.slot);
+                    }
+                    ControlFlow::<()>::Continue(())
+                });
+            debug_assert!(whole.is_continue(), "nothing ends the search early");
+        }
     }
+}
+
+/// Files pieces under their cells, by bucket; gives also where each bucket begins, and where the last one ends.
+fn file(pieces: &[Piece]) -> (Vec<Filed>, Vec<u32>) {
+    let level = |piece: &Piece| level(&piece.bounds).expect("pieces in cells have a level");
+    let in_cells = |piece: &Piece| cells(&piece.bounds, level(piece)).count();
+    let count: usize = pieces.iter().map(in_cells).sum();
+    // Half of the buckets stay empty at least.
+    let bits = (2 * count.max(1)).next_power_of_two().trailing_zeros();
+    let mut in_buckets = Vec::with_capacity(count);
+    for (number, piece) in pieces.iter().enumerate() {
+        let level = level(piece);
+        let buckets = cells(&piece.bounds, level).map(|cell| bucket(cell, level, bits));
+        in_buckets.extend(buckets.map(|bucket| (bucket as u32, number as u32)));
+    }
+    in_buckets.sort_unstable();
+    // Two of its cells may share a bucket.
+    in_buckets.dedup();
+    let mut begins = vec![0; (1 << bits) + 1];
+    for (bucket, _) in &in_buckets {
+        begins[*bucket as usize + 1] += 1;
+    }
+    for at in 1..begins.len() {
+        begins[at] += begins[at - 1];
+    }
+    let reach = EventTime::MIN;
+    let filed = in_buckets
+        .into_iter()
+        .map(|(_, piece)| Filed { reach, piece });
+    let mut filed: Vec<_> = filed.collect();
+    for ends in begins.windows(2) {
+        fill(&mut filed[ends[0] as usize..ends[1] as usize], pieces);
+    }
+    (filed, begins)
 }
 
 impl Past {
@@ -269,12 +348,8 @@ impl Past {
         if pieces.is_empty() {
             return;
         }
-        while let Some(grid) = self
-            .grids
-            .pop_if(|grid| grid.pieces.len() < GROWTH * pieces.len())
-        {
-            let is_there = |piece: &&Piece| versions.get(piece.slot).is_some();
-            pieces.extend(grid.pieces.iter().filter(is_there).cloned());
+        while let Some(grid) = self.grids.pop_if(|grid| grid.len() < GROWTH * pieces.len()) {
+            pieces.extend(grid.alive(versions));
         }
         self.grids.extend(Grid::of(pieces).map(Arc::new));
     }
@@ -285,8 +360,7 @@ impl Past {
         if emptied > 64 && emptied * 2 > self.entry_count() {
             let mut pieces = Vec::new();
             for grid in self.grids.drain(..) {
-                let is_there = |piece: &&Piece| versions.get(piece.slot).is_some();
-                pieces.extend(grid.pieces.iter().filter(is_there).cloned());
+                pieces.extend(grid.alive(versions));
             }
             self.file(pieces, versions);
             versions.recycle();
@@ -295,7 +369,7 @@ impl Past {
 
     /// Envelopes of versions, those that went included.
     pub(super) fn entry_count(&self) -> usize {
-        self.grids.iter().map(|grid| grid.pieces.len()).sum()
+        self.grids.iter().map(|grid| grid.len()).sum()
     }
 }
 
@@ -359,7 +433,7 @@ mod tests {
                 search(&grid.filed[..COUNT], millis(at), &mut |piece| {
                     looked_at += 1;
                     let piece = &grid.pieces[piece as usize];
-                    if piece.valid_from <= millis(at) && millis(at) < piece.end {
+                    if piece.is_in_force(millis(at)) {
                         found.push(piece.slot);
                     }
                     piece.valid_from <= millis(at)
@@ -369,6 +443,23 @@ mod tests {
                 assert_eq!(found, Vec::from_iter(expected));
             }
         }
+    }
+
+    #[test]
+    fn strips_and_rare_sizes_crowd_no_cell() {
+        let strips = (0..1_000).map(|number| (0.0, number as f64 * 1e-4, 1.0, 1e-4));
+        let squares = (0..1_000).map(|number| {
+            let size = 1e-4 * f64::from(1 << (number % 12));
+            (number as f64 * 0.1, 2.0, size, size)
+        });
+        let rectangles = strips.chain(squares).enumerate();
+        let pieces = rectangles.map(|(slot, one)| piece(slot, one));
+        let grid = Grid::of(pieces.collect()).unwrap();
+        assert_eq!(grid.len(), 2_000);
+        assert!(grid.levels.count_ones() <= LEVELS as u32);
+        assert!(grid.others.size() >= 1_000 && grid.pieces.len() >= 300);
+        let fullest = grid.begins.windows(2).map(|ends| ends[1] - ends[0]).max();
+        assert!(fullest < Some(10), "{fullest:?}");
     }
 
     proptest! {
@@ -390,9 +481,8 @@ mod tests {
             let grid = Grid::of(pieces.clone()).unwrap();
             for (lon, lat) in places {
                 let place = Position { lon, lat };
-                let is_in_force = |piece: &Piece| piece.valid_from <= at && at < piece.end;
                 let expected: Vec<_> = (pieces.iter())
-                    .filter(|piece| is_in_force(piece) && piece.holds(place))
+                    .filter(|piece| piece.is_in_force(at) && piece.holds(place))
                     .map(|piece| piece.slot)
                     .collect();
                 prop_assert_eq!(found(&grid, at, place), expected, "{:?}", place);
@@ -401,10 +491,11 @@ mod tests {
 
         #[test]
         fn an_envelope_is_filed_under_four_cells_at_most(one in rectangle()) {
-            let piece = piece(0, one);
-            let (level, cells) = cells(&piece.bounds);
-            prop_assert!(cells.count() <= 4);
-            prop_assert!(level < u64::BITS);
+            let bounds = piece(0, one).bounds;
+            if let Some(level) = level(&bounds) {
+                prop_assert!(cells(&bounds, level).count() <= 4);
+                prop_assert!(level < u64::BITS);
+            }
         }
     }
 }
