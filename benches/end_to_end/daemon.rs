@@ -19,12 +19,14 @@ use crate::{support, topics};
 /// Between two looks at the output topic's end: often enough for seconds that are measured, and so seldom that the broker, which
 /// shares the cores, has nothing of it.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// The same of a quick run, which is over by then.
+const LOOK_EVERY_QUICK: Duration = Duration::from_millis(1);
 /// Between two changes.
 const CHANGE_EVERY: Duration = Duration::from_millis(10);
 
-/// The zones topic beside a telemetry topic.
-pub(crate) fn zones_topic(telemetry: &str) -> String {
-    format!("{telemetry}-zones")
+/// The zones topic of the daemon beside a telemetry topic: one that stays as it is, and one whose zones change from run to run.
+pub(crate) fn zones_topic(telemetry: &str, way: &str) -> String {
+    format!("{telemetry}-{way}-zones")
 }
 
 /// Makes a zones topic of `side` × `side` zones; gives the bytes of their values.
@@ -86,16 +88,21 @@ impl Daemon {
 }
 
 /// In the child. From the first output on: what came before is joining, reading the zones, and the first fetch.
-pub(crate) fn drain(job: &Job) -> Cost {
-    let mut config = config(job, &zones_topic(&job.from), &job.from, &job.to);
+pub(crate) fn drain(job: &Job, way: &str) -> Cost {
+    let mut config = config(job, &zones_topic(&job.from, way), &job.from, &job.to);
     config.telemetry.start = LogEnd::Earliest;
     let daemon = Daemon::start(config);
     let admin = topics::admin(&job.bootstrap);
+    let look_every = if measure::is_quick() {
+        LOOK_EVERY_QUICK
+    } else {
+        LOOK_EVERY
+    };
     let partitions = admin.existing(&job.to).expect("the topic was made").ids();
     let mut first: Option<(Instant, f64, usize)> = None;
     let cost = loop {
         daemon.assert_goes_on();
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(look_every);
         // A topic this young may have no leader yet.
         let Some(written) = written(&admin, &job.to, &partitions) else {
             continue;
@@ -122,17 +129,26 @@ fn written(admin: &Admin, topic: &str, partitions: &[PartitionId]) -> Option<usi
     Some(ends.iter().map(|(_, range)| range.to.0 as usize).sum())
 }
 
-/// Moves a zone to its neighbour's place and back, a hundred times a second, while `work` is done.
-pub(crate) fn while_changing<T>(bootstrap: &str, topic: &str, work: impl FnOnce() -> T) -> T {
+/// A hundred changes a second while `work` is done: two neighbours change places at a time, so that the world stays a
+/// tessellation; once all have, they go back. `changes` is how many were made, and goes on.
+pub(crate) fn while_changing<T>(
+    bootstrap: &str,
+    topic: &str,
+    changes: &mut usize,
+    work: impl FnOnce() -> T,
+) -> T {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let settings = Settings::new(bootstrap, "bench");
             let writer = TopicWriter::new(&settings).expect("the settings are right");
-            let (begun, mut changes) = (Instant::now(), 0);
+            let (begun, before) = (Instant::now(), *changes);
             while !done.load(Ordering::Acquire) {
-                let number = changes * 7_919 % (SIDE * SIDE);
-                let place = (number + changes / (SIDE * SIDE) % 2) % (SIDE * SIDE);
+                let pairs = SIDE * SIDE / 2;
+                let pair = *changes / 2 * 7_919 % pairs;
+                let number = 2 * pair + *changes % 2;
+                let have_moved = *changes / (SIDE * SIDE) % 2 == 1;
+                let place = if have_moved { number } else { number ^ 1 };
                 let (key, value) = zone(SIDE, number, place);
                 let record = Outgoing {
                     topic,
@@ -140,18 +156,19 @@ pub(crate) fn while_changing<T>(bootstrap: &str, topic: &str, work: impl FnOnce(
                     value: Some(value.as_bytes()),
                     ..Outgoing::default()
                 };
-                assert!(writer.send(&record, changes).expect("the record is taken"));
-                changes += 1;
+                assert!(writer.send(&record, *changes).expect("the record is taken"));
+                *changes += 1;
                 for receipt in writer.receipts() {
                     receipt.outcome.expect("the change is written");
                 }
-                if let Some(early) = (CHANGE_EVERY * changes as u32).checked_sub(begun.elapsed()) {
+                let made = *changes - before;
+                if let Some(early) = (CHANGE_EVERY * made as u32).checked_sub(begun.elapsed()) {
                     std::thread::sleep(early);
                 }
             }
             measure::say(&format!(
                 "  {:.0} zone changes/s",
-                changes as f64 / begun.elapsed().as_secs_f64()
+                (*changes - before) as f64 / begun.elapsed().as_secs_f64()
             ));
         });
         let result = work();

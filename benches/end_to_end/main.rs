@@ -34,9 +34,11 @@ const WAYS: [&str; 9] = [
     "one-header",
     PLAIN,
     "exactly-once",
-    "daemon",
-    "daemon-changing",
+    DAEMON,
+    DAEMON_CHANGING,
 ];
+const DAEMON: &str = "daemon";
+const DAEMON_CHANGING: &str = "daemon-changing";
 /// The way that is a program of its own.
 const PLAIN: &str = "plain";
 /// What `RINGFENCE_BENCH_ONLY` may name beside the ways.
@@ -78,7 +80,7 @@ fn main() {
                     },
                 )
             }
-            "daemon" | "daemon-changing" => daemon::drain(&job),
+            DAEMON | DAEMON_CHANGING => daemon::drain(&job, way),
             BOOTSTRAP => bootstrap::to_ready(&job),
             other => panic!("unknown way `{other}`"),
         };
@@ -147,8 +149,11 @@ fn rounds(bootstrap: &str, run: u32) {
     let admin = topics::admin(bootstrap);
     topics::create(&admin, &from, 8, &[]);
     // Before the events, which are of the time from here on.
-    let zones = daemon::zones_topic(&from);
-    daemon::fill(bootstrap, &admin, &zones, SIDE);
+    let zones = [DAEMON, DAEMON_CHANGING].map(|way| daemon::zones_topic(&from, way));
+    for zones in &zones {
+        daemon::fill(bootstrap, &admin, zones, SIDE);
+    }
+    let mut changes = 0;
     let bytes = topics::fill(bootstrap, &from, events);
     measure::say(&format!(
         "  {events} records of {} B on average in 8 partitions",
@@ -175,8 +180,8 @@ fn rounds(bootstrap: &str, run: u32) {
                 group: to.clone(),
                 events,
             };
-            let cost = if *way == "daemon-changing" {
-                daemon::while_changing(bootstrap, &zones, || in_child(way, job))
+            let cost = if *way == DAEMON_CHANGING {
+                daemon::while_changing(bootstrap, &zones[1], &mut changes, || in_child(way, job))
             } else {
                 in_child(way, job)
             };
@@ -193,7 +198,9 @@ fn rounds(bootstrap: &str, run: u32) {
         }
     }
     topics::delete(&admin, &from);
-    topics::delete(&admin, &zones);
+    for zones in &zones {
+        topics::delete(&admin, zones);
+    }
     report(&costs);
 }
 

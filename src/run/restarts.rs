@@ -15,7 +15,8 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 /// With transactions each of the two has two names, the member's and the producer's, and takes both from its double. Whose
 /// producer is fenced ends at once (FS-38), but for a static member that began within this time: that may be the younger one,
 /// and its double one that has come back after it lost its member's name only (`FencedInstanceId`). To end it for that
-/// would leave the older one.
+/// would leave the older one. Two that take their names crosswise (both just begun, each first with one of them) may both end:
+/// better than that both stay.
 const DOUBLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// When a worker was made anew of late.
