@@ -5,7 +5,7 @@
 //! `1700000000.25` is refused, as a fraction mostly means that someone wrote seconds. In strings, which say their
 //! unit, what is finer than a millisecond is floored (DESIGN 4).
 
-use crate::codec::json::{Kind, Scanner, unescape};
+use crate::codec::json::{self, Kind, Scanner, unescape};
 use crate::codec::pointer::Slot;
 use crate::rejection::{Rejection, RejectionReason};
 use crate::time::EventTime;
@@ -27,7 +27,7 @@ pub fn read(document: &str, slot: Slot, name: &str) -> Result<EventTime, Rejecti
             .or_else(|| text.parse().ok())
             .and_then(EventTime::from_millis),
         Kind::Float => {
-            let millis: f64 = text.parse().unwrap_or(f64::NAN);
+            let millis = json::number(text).unwrap_or(f64::NAN);
             if millis.fract() != 0.0 {
                 return Err(Rejection::new(
                     RejectionReason::WrongType,

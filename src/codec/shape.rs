@@ -1,7 +1,7 @@
 //! Reads a GeoJSON geometry as it was written into a [`RawShape`], under the caps on vertices and parts. What the
 //! shape means, and whether it is valid, is the geometry's affair.
 
-use crate::codec::json::{JsonError, Kind, Scanner};
+use crate::codec::json::{self, JsonError, Kind, Scanner};
 use crate::codec::pointer::Slot;
 use crate::geometry::{Position, RawShape, ShapeRules};
 use crate::rejection::{Rejection, RejectionReason};
@@ -60,7 +60,7 @@ pub(crate) fn read(source: &Source<'_>, rules: &ShapeRules) -> Result<RawShape, 
 fn radius_m(source: &Source<'_>) -> Result<f64, Rejection> {
     let number = source.radius_m.filter(|slot| slot.kind.is_number());
     number
-        .and_then(|slot| slot.text(source.document).parse().ok())
+        .and_then(|slot| json::number(slot.text(source.document)))
         .ok_or_else(|| {
             Rejection::new(
                 RejectionReason::InvalidRadius,
@@ -149,7 +149,7 @@ impl Reader<'_> {
             .skip_value(0)
             .map_err(|error| self.broken(error))?;
         if kind.is_number() {
-            Ok(start.until(&self.scanner).parse().unwrap_or(f64::NAN))
+            Ok(json::number(start.until(&self.scanner)).unwrap_or(f64::NAN))
         } else {
             Err(self.refuse("a position has a member that is not a number"))
         }

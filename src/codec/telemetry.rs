@@ -390,10 +390,10 @@ fn coordinate(
             format!("`{}` is {}, not a number", field.pointer, slot.kind.name()),
         ));
     }
-    // The scanner let only numbers through that std reads, and std rounds correctly.
+    // The scanner let only numbers through that a float holds.
     let degrees = json::Scanner::standing_at(text, slot.range().start)
         .take_decimal()
-        .unwrap_or_else(|| slot.text(text).parse().unwrap_or(f64::NAN));
+        .unwrap_or_else(|| json::number(slot.text(text)).unwrap_or(f64::NAN));
     if degrees.abs() <= bound {
         Ok(degrees)
     } else {

@@ -56,6 +56,20 @@ fn any_number_at(text: &str, start: usize, first: usize) -> Result<(Kind, usize)
     Ok((kind, end))
 }
 
+/// The value of a number of any length; `None` of one that no 64-bit float holds.
+///
+/// The standard library stops counting an exponent at 65,536, so a number with as many digits may be another one to it
+/// than it is. `serde_json` decides what is one of these, as it is the one to agree with.
+pub(crate) fn number(text: &str) -> Option<f64> {
+    const STD_MAX: usize = 10_000;
+    let read = if text.len() <= STD_MAX {
+        text.parse().ok()
+    } else {
+        serde_json::from_str(text).ok()
+    };
+    read.filter(|number: &f64| number.is_finite())
+}
+
 /// Goes on in a number that may be too large, at `end` of its digits and its fraction.
 #[inline(never)]
 fn odd_number_end(
@@ -70,7 +84,7 @@ fn odd_number_end(
         let is_signed = matches!(bytes.get(end + 1), Some(b'+' | b'-'));
         end = some_digits_end(bytes, end + 1 + usize::from(is_signed))?;
     }
-    if text[start..end].parse::<f64>().is_ok_and(f64::is_infinite) {
+    if number(&text[start..end]).is_none() {
         return Err(JsonError::new(JsonFault::NumberRange, start));
     }
     Ok((kind, end))
