@@ -11,12 +11,12 @@
 //! What a grid says of a version's times is as it was when it was filed. A version is cut at most, so none is missed for
 //! that; the caller asks the version itself.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rstar::{AABB, RTree, RTreeObject};
 
 use super::Query;
+use super::rtree;
 use super::versions::{VersionSlot, VersionTable};
 use crate::geometry::{Envelope, Position};
 use crate::time::EventTime;
@@ -48,27 +48,13 @@ impl RTreeObject for Piece {
     type Envelope = AABB<[f64; 2]>;
 
     fn envelope(&self) -> Self::Envelope {
-        let bounds = &self.bounds;
-        AABB::from_corners(
-            [bounds.lon_min, bounds.lat_min],
-            [bounds.lon_max, bounds.lat_max],
-        )
+        rtree::bounds_of(&self.bounds)
     }
 }
 
 impl Piece {
     fn is_in_force(&self, at: EventTime) -> bool {
         self.valid_from <= at && at < self.end
-    }
-
-    fn holds(&self, place: Position) -> bool {
-        let Envelope {
-            lon_min,
-            lat_min,
-            lon_max,
-            lat_max,
-        } = self.bounds;
-        (lon_min..=lon_max).contains(&place.lon) && (lat_min..=lat_max).contains(&place.lat)
     }
 }
 
@@ -246,23 +232,18 @@ impl Grid {
             let (from, to) = (self.begins[bucket], self.begins[bucket + 1]);
             search(&self.filed[from as usize..to as usize], at, &mut |piece| {
                 let piece = &self.pieces[piece as usize];
-                if piece.is_in_force(at) && piece.holds(place) {
+                if piece.is_in_force(at) && piece.bounds.covers(place) {
                     candidate(piece.slot);
                 }
                 piece.valid_from <= at
             });
         }
         if self.others.size() > 0 {
-            let point = AABB::from_point([place.lon, place.lat]);
-            let whole = self
-                .others
-                .locate_in_envelope_intersecting_int(point, |piece| {
-                    if piece.is_in_force(at) {
-                        candidate(piece.slot);
-                    }
-                    ControlFlow::<()>::Continue(())
-                });
-            debug_assert!(whole.is_continue(), "nothing ends the search early");
+            rtree::probe(&self.others, [place.lon, place.lat], &mut |piece| {
+                if piece.is_in_force(at) {
+                    candidate(piece.slot);
+                }
+            });
         }
     }
 }
@@ -311,17 +292,18 @@ impl Past {
     /// them twice.
     pub(super) fn candidates(&self, query: &Query, mut candidate: impl FnMut(VersionSlot)) {
         let mut place = query.position;
-        let mut units = Units::of(place.lon, place.lat);
-        for grid in &self.grids {
-            grid.candidates(query.at, place, units, &mut candidate);
-        }
+        self.probe(query.at, place, &mut candidate);
         if place.lon.abs() == 180.0 {
             // The same place has two longitudes.
             place.lon = -place.lon;
-            units = Units::of(place.lon, place.lat);
-            for grid in &self.grids {
-                grid.candidates(query.at, place, units, &mut candidate);
-            }
+            self.probe(query.at, place, &mut candidate);
+        }
+    }
+
+    fn probe(&self, at: EventTime, place: Position, candidate: &mut impl FnMut(VersionSlot)) {
+        let units = Units::of(place.lon, place.lat);
+        for grid in &self.grids {
+            grid.candidates(at, place, units, candidate);
         }
     }
 
@@ -482,7 +464,7 @@ mod tests {
             for (lon, lat) in places {
                 let place = Position { lon, lat };
                 let expected: Vec<_> = (pieces.iter())
-                    .filter(|piece| piece.is_in_force(at) && piece.holds(place))
+                    .filter(|piece| piece.is_in_force(at) && piece.bounds.covers(place))
                     .map(|piece| piece.slot)
                     .collect();
                 prop_assert_eq!(found(&grid, at, place), expected, "{:?}", place);

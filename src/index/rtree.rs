@@ -30,10 +30,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(envelope: &Envelope, slot: VersionSlot) -> Self {
         Self {
-            bounds: AABB::from_corners(
-                [envelope.lon_min, envelope.lat_min],
-                [envelope.lon_max, envelope.lat_max],
-            ),
+            bounds: bounds_of(envelope),
             slot,
         }
     }
@@ -56,20 +53,36 @@ pub(super) struct Rtree {
     past_until: Option<EventTime>,
 }
 
-/// Calls `candidate` for every slot of these trees whose envelope holds the point. By rstar's inner iteration: its iterators
-/// keep the nodes that are still to be looked at on a stack, which took half of a search.
+/// An envelope as rstar has it.
+pub(super) fn bounds_of(envelope: &Envelope) -> AABB<[f64; 2]> {
+    AABB::from_corners(
+        [envelope.lon_min, envelope.lat_min],
+        [envelope.lon_max, envelope.lat_max],
+    )
+}
+
+/// Calls `found` for everything in a tree whose envelope holds the point. By rstar's inner iteration: its iterators keep the
+/// nodes that are still to be looked at on a stack, which took half of a search.
+pub(super) fn probe<T>(tree: &RTree<T>, point: [f64; 2], found: &mut impl FnMut(&T))
+where
+    T: RTreeObject<Envelope = AABB<[f64; 2]>>,
+{
+    let point = AABB::from_point(point);
+    let whole = tree.locate_in_envelope_intersecting_int(point, |one| {
+        found(one);
+        ControlFlow::<()>::Continue(())
+    });
+    debug_assert!(whole.is_continue(), "nothing ends the search early");
+}
+
+/// Calls `candidate` for every slot of these trees whose envelope holds the point.
 fn probe_trees(
     trees: &[Arc<RTree<Entry>>],
     point: [f64; 2],
     candidate: &mut impl FnMut(VersionSlot),
 ) {
-    let point = AABB::from_point(point);
     for tree in trees {
-        let whole = tree.locate_in_envelope_intersecting_int(point, |entry| {
-            candidate(entry.slot);
-            ControlFlow::<()>::Continue(())
-        });
-        debug_assert!(whole.is_continue(), "nothing ends the search early");
+        probe(tree, point, &mut |entry| candidate(entry.slot));
     }
 }
 
