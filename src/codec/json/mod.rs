@@ -3,7 +3,7 @@
 //! values stand instead of building them.
 //!
 //! It allocates nothing and does not recurse: a document nested 100,000 deep is a [`JsonFault::TooDeep`], not a
-//! stack overflow. What is absent: reading values (see [`unescape`] and [`number`]).
+//! stack overflow. What is absent: reading values (see [`unescape`] and [`string`]).
 
 mod fault;
 mod number;
