@@ -3,7 +3,7 @@
 
 use imbl::OrdMap;
 
-use super::timeline::{Ruler, Timeline, TimelineEntry};
+use super::timeline::{Ruler, TimelineEntry};
 use crate::time::EventTime;
 use crate::zone::ZoneId;
 
@@ -106,12 +106,4 @@ impl History {
             .is_some_and(|to| *end <= to)
             .then(|| (*end, id.clone()))
     }
-}
-
-/// Whether something of the zone is in force after `as_of`.
-pub(super) fn is_alive(timeline: &Timeline, as_of: EventTime) -> bool {
-    timeline
-        .entries()
-        .iter()
-        .any(|entry| entry.slot().is_some() && entry.version_end().is_none_or(|end| end > as_of))
 }

@@ -9,6 +9,7 @@
 //! its caller's rule.
 
 mod engine;
+mod entries;
 pub mod history;
 mod past;
 pub mod promote;
@@ -24,6 +25,7 @@ use crate::geometry::Position;
 use crate::time::EventTime;
 use crate::zone::ZoneText;
 
+pub use entries::Entries;
 pub use promote::{BuildFailure, BuildReport, BuildRules, Built};
 pub use timeline::{Ruler, Timeline, TimelineEntry};
 pub use versions::{VersionSlot, ZoneVersion};

@@ -7,7 +7,6 @@ use std::fmt;
 use rayon::prelude::*;
 
 use super::engine::{Engine, Update};
-use super::history::is_alive;
 use super::timeline::{Ruler, TimelineEntry};
 use super::versions::{ZoneVersion, zone_byte_len};
 use super::{Index, VersionSlot};
@@ -40,6 +39,9 @@ pub struct BuildReport {
 
 /// So many zones are validated by one thread at least.
 const ZONES_PER_THREAD: usize = 1_024;
+
+/// A removal's version is looked for behind so many others: each was looked after when it came.
+const REMOVALS_PASSED: usize = 64;
 
 /// A new index and what was found out.
 #[derive(Debug)]
@@ -190,6 +192,7 @@ impl Index {
                     .entries()
                     .iter()
                     .rev()
+                    .take(REMOVALS_PASSED)
                     .find_map(TimelineEntry::slot);
                 if let Some(slot) = before {
                     let at = self.version(slot).zone().area.interior_point();
@@ -220,7 +223,7 @@ impl Build {
         let id = &change.zone_id;
         let order = change.order();
         let mut timeline = self.index.timeline(id.as_str()).unwrap_or_default();
-        let was_alive = is_alive(&timeline, self.as_of);
+        let was_alive = timeline.is_alive(self.as_of);
         self.count_oddities(change, &timeline);
         if let ZoneChange::Upsert(zone) = &change.change {
             timeline.version = zone.version.max(timeline.version);
@@ -263,7 +266,7 @@ impl Build {
                 self.add(id, &mut timeline, entry);
             }
         }
-        let is_alive = is_alive(&timeline, self.as_of);
+        let is_alive = timeline.is_alive(self.as_of);
         self.index.in_force_count += usize::from(is_alive);
         self.index.in_force_count -= usize::from(was_alive);
         self.put(id, timeline);
@@ -285,31 +288,19 @@ impl Build {
         {
             self.report.version_regressions += 1;
         }
-        let is_foreign =
-            |entry: &TimelineEntry| entry.order.position.partition != change.position.partition;
-        if timeline.entries().iter().any(is_foreign) {
+        if timeline.is_foreign_to(change.position.partition) {
             self.report.foreign_partition_changes += 1;
         }
     }
 
     fn add(&mut self, id: &ZoneId, timeline: &mut super::Timeline, entry: TimelineEntry) {
-        let before: Vec<TimelineEntry> = timeline
-            .entries()
-            .iter()
-            .filter(|old| entry.order.is_after(&old.order) && old.valid_from < entry.valid_from)
-            .copied()
-            .collect();
         let Index {
             versions, history, ..
         } = &mut self.index;
         let mut cut = Vec::new();
-        let gone = timeline.add(entry, |shorter| cut.push(*shorter));
-        for shorter in cut {
-            let longer = before
-                .iter()
-                .find(|old| old.order == shorter.order)
-                .expect("what is cut stood there before");
-            history.unnote(id, longer, |old| byte_len(versions, old));
+        let gone = timeline.add(entry, |longer, shorter| cut.push((*longer, *shorter)));
+        for (longer, shorter) in cut {
+            history.unnote(id, &longer, |old| byte_len(versions, old));
             history.note(id, &shorter, |old| byte_len(versions, old));
             if let Some(slot) = shorter.slot() {
                 versions.set_end(slot, shorter.version_end());
@@ -349,8 +340,8 @@ impl Build {
         let Some(counted_to) = counted_to else { return };
         for id in ended {
             if let Some(timeline) = self.index.timeline(id.as_str())
-                && is_alive(&timeline, counted_to)
-                && !is_alive(&timeline, self.as_of)
+                && timeline.is_alive(counted_to)
+                && !timeline.is_alive(self.as_of)
             {
                 self.index.in_force_count -= 1;
             }

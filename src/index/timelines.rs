@@ -145,10 +145,10 @@ fn of_version(slot: VersionSlot, versions: &VersionTable) -> (&ZoneId, Timeline)
 
 /// The version of such a timeline, if it is one.
 fn only_version(id: &ZoneId, timeline: &Timeline, versions: &VersionTable) -> Option<VersionSlot> {
-    let [entry] = timeline.entries() else {
+    if timeline.entries().len() > 1 {
         return None;
-    };
-    let slot = entry.slot()?;
+    }
+    let slot = timeline.entries().last()?.slot()?;
     (of_version(slot, versions) == (id, timeline.clone())).then_some(slot)
 }
 
@@ -247,7 +247,7 @@ mod tests {
         put("d", Some(again.clone()), &versions);
         put("a", None, &versions);
         put("c", None, &versions);
-        versions.remove(again.entries()[0].slot().unwrap());
+        versions.remove(again.entries().last().unwrap().slot().unwrap());
         put("d", None, &versions);
     }
 
