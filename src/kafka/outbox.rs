@@ -22,6 +22,7 @@ use super::ffi::{Headers, MessageRef, Produced, ProducerTopic, ReportingProducer
 use super::linger::{self, Lingering};
 use crate::clock::Clock;
 use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token};
+use crate::metrics::OBSERVED_EVERY;
 use crate::partition::PartitionId;
 use crate::pipeline::transaction::NextOutputs;
 use crate::pipeline::{AckResult, Refusal, Sink};
@@ -77,12 +78,9 @@ pub(super) struct Context {
     end_to_end: ::metrics::Histogram,
 }
 
-/// One acknowledgement in so many is timed: a clock read for each would cost more than it tells.
-const TIMED_EVERY: usize = 64;
-
 impl Context {
     fn delivered(&self, token: usize, timestamp: impl FnOnce() -> RecordTimestamp) -> Ack {
-        if token.is_multiple_of(TIMED_EVERY)
+        if token.is_multiple_of(OBSERVED_EVERY)
             && let Some(stamped) = timestamp().instant()
         {
             // `since` is zero for stamps ahead of our clock.

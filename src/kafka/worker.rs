@@ -72,6 +72,8 @@ pub struct Worker<Z: Zones, L> {
     stored_at: MonoTime,
     published_at: MonoTime,
     match_duration: ::metrics::Histogram,
+    /// Events since one was observed.
+    unobserved: usize,
 }
 
 impl<Z, G, L> Worker<Z, L>
@@ -141,6 +143,7 @@ where
             stored_at: Clock::mono(),
             published_at: MonoTime::default(),
             match_duration: crate::metrics::MATCH_DURATION.histogram(),
+            unobserved: 0,
         })
     }
 

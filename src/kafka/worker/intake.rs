@@ -8,6 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::{BATCH, StartAt, TURN, Worker, WorkerError};
 use crate::clock::Clock;
 use crate::kafka::{EdgeError, is_transient};
+use crate::metrics::OBSERVED_EVERY;
 use crate::partition::PartitionId;
 use crate::pipeline::{BreakerChange, Zones};
 use crate::rejection::RejectionReason;
@@ -72,7 +73,10 @@ where
                 .ingest(&records, &snapshot, self.time.now(), &mut self.outbox);
             // Two clock reads a batch, not a record.
             let each = Clock::mono().since(begun).as_secs_f64() / records.len() as f64;
-            self.match_duration.record_many(each, records.len());
+            self.unobserved += records.len();
+            self.match_duration
+                .record_many(each, self.unobserved / OBSERVED_EVERY);
+            self.unobserved %= OBSERVED_EVERY;
         }
         drop(records);
         drop(headers);
