@@ -7,46 +7,44 @@ use ringfence::codec::pointer::Layouts;
 use ringfence::codec::telemetry::{FieldRules, Fields};
 
 use crate::support::measure::{self, Rounds, Row, Target};
-use crate::support::record::{self, RECORD};
+use crate::support::record::{self, RECORDS};
 
 /// `serde_json::Value` round trip ÷ extract and splice.
 pub(crate) fn round_trip() {
     let fields = Fields::new(&FieldRules::default()).expect("the default fields are good");
     let zones = record::zones();
-    record::assert_same(&fields, &zones);
+    let records = record::records();
+    record::assert_same(&fields, &zones, &records);
     let mut layouts = Layouts::default();
     let (rounds, at_least) = if measure::is_quick() {
         (1, Duration::ZERO)
     } else {
         (9, Duration::from_millis(300))
     };
-    let value = RECORD.as_bytes();
     let (mut a, mut b) = (Vec::new(), Vec::new());
-    // Many at once, so that the clock is read seldom.
-    const AT_ONCE: usize = 1_000;
     let compared = Rounds::measure(
         rounds,
         || {
             measure::cost_of_repeated(at_least, || {
-                for _ in 0..AT_ONCE {
+                for value in &records {
                     black_box(record::ours(
                         &fields,
                         &mut layouts,
                         &zones,
-                        black_box(value),
+                        black_box(value.as_bytes()),
                         &mut a,
                     ));
                 }
             })
-            .per(AT_ONCE)
+            .per(RECORDS)
         },
         || {
             measure::cost_of_repeated(at_least, || {
-                for _ in 0..AT_ONCE {
-                    black_box(record::plain(&zones, black_box(value), &mut b));
+                for value in &records {
+                    black_box(record::plain(&zones, black_box(value.as_bytes()), &mut b));
                 }
             })
-            .per(AT_ONCE)
+            .per(RECORDS)
         },
     );
     let (ours, baseline) = compared.medians();
