@@ -13,9 +13,9 @@ const FEW: usize = 64;
 /// A sequence of entries. Cloning shares them.
 #[derive(Clone, Debug)]
 pub enum Entries {
-    /// At most [`FEW`].
+    /// Side by side, at most 64.
     Few(Arc<[TimelineEntry]>),
-    /// More.
+    /// In a tree, more.
     Many(Vector<TimelineEntry>),
 }
 
