@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use self::intake::MatchDuration;
 use super::EdgeError;
 use super::client::{Settings, cap_batches};
 use super::member::{GroupEvent, Member};
@@ -71,9 +72,7 @@ pub struct Worker<Z: Zones, L> {
     commits: Vec<(PartitionId, Offset)>,
     stored_at: MonoTime,
     published_at: MonoTime,
-    match_duration: ::metrics::Histogram,
-    /// Events since one was observed.
-    unobserved: usize,
+    match_duration: MatchDuration,
 }
 
 impl<Z, G, L> Worker<Z, L>
@@ -142,8 +141,7 @@ where
             commits: Vec::new(),
             stored_at: Clock::mono(),
             published_at: MonoTime::default(),
-            match_duration: crate::metrics::MATCH_DURATION.histogram(),
-            unobserved: 0,
+            match_duration: MatchDuration::new(),
         })
     }
 

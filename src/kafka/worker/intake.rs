@@ -14,6 +14,30 @@ use crate::pipeline::{BreakerChange, Zones};
 use crate::rejection::RejectionReason;
 use crate::telemetry::{HeaderRef, RecordRef};
 
+/// What events take from decoding to writing: two clock reads a batch, and one event in [`OBSERVED_EVERY`] observed.
+pub(super) struct MatchDuration {
+    seconds: ::metrics::Histogram,
+    /// Events since one was observed.
+    unobserved: usize,
+}
+
+impl MatchDuration {
+    pub(super) fn new() -> Self {
+        Self {
+            seconds: crate::metrics::MATCH_DURATION.histogram(),
+            unobserved: 0,
+        }
+    }
+
+    fn observe(&mut self, batch: Duration, events: usize) {
+        let each = batch.as_secs_f64() / events as f64;
+        self.unobserved += events;
+        self.seconds
+            .record_many(each, self.unobserved / OBSERVED_EVERY);
+        self.unobserved %= OBSERVED_EVERY;
+    }
+}
+
 impl<Z, G, L> Worker<Z, L>
 where
     Z: Zones,
@@ -71,12 +95,8 @@ where
             let begun = Clock::mono();
             self.engine
                 .ingest(&records, &snapshot, self.time.now(), &mut self.outbox);
-            // Two clock reads a batch, not a record.
-            let each = Clock::mono().since(begun).as_secs_f64() / records.len() as f64;
-            self.unobserved += records.len();
             self.match_duration
-                .record_many(each, self.unobserved / OBSERVED_EVERY);
-            self.unobserved %= OBSERVED_EVERY;
+                .observe(Clock::mono().since(begun), records.len());
         }
         drop(records);
         drop(headers);
@@ -175,5 +195,38 @@ where
         }
         self.member.commit(&moved)?;
         self.rejoin()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Samples(AtomicUsize);
+
+    impl ::metrics::HistogramFn for Samples {
+        fn record(&self, seconds: f64) {
+            assert_eq!(seconds, 1e-6);
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn of_batches_of_every_length_one_event_in_64_is_observed() {
+        let samples = Arc::new(Samples::default());
+        let mut duration = MatchDuration {
+            seconds: ::metrics::Histogram::from_arc(Arc::clone(&samples)),
+            unobserved: 0,
+        };
+        let mut events = 0;
+        for length in 1..=BATCH {
+            duration.observe(Duration::from_micros(length as u64), length);
+            events += length;
+            assert_eq!(samples.0.load(Ordering::Relaxed), events / 64);
+        }
     }
 }
