@@ -210,7 +210,7 @@ mod tests {
 
     impl ::metrics::HistogramFn for Samples {
         fn record(&self, seconds: f64) {
-            assert_eq!(seconds, 1e-6);
+            assert!((seconds - 1e-6).abs() < 1e-12, "{seconds}");
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
