@@ -57,11 +57,14 @@ impl Entries {
 
     /// All of them.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &TimelineEntry> {
-        self.from(0)
+        self.starting_at(0)
     }
 
     /// Those from a place on.
-    pub(super) fn from(&self, first: usize) -> impl DoubleEndedIterator<Item = &TimelineEntry> {
+    pub(super) fn starting_at(
+        &self,
+        first: usize,
+    ) -> impl DoubleEndedIterator<Item = &TimelineEntry> {
         let all = first..self.len();
         all.map(|place| self.get(place).expect("a place below the length"))
     }

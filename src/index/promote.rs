@@ -7,7 +7,7 @@ use std::fmt;
 use rayon::prelude::*;
 
 use super::engine::{Engine, Update};
-use super::timeline::{Ruler, TimelineEntry};
+use super::timeline::{Cut, Displaced, Ruler, TimelineEntry};
 use super::versions::{ZoneVersion, zone_byte_len};
 use super::{Index, VersionSlot};
 use crate::time::EventTime;
@@ -297,9 +297,8 @@ impl Build {
         let Index {
             versions, history, ..
         } = &mut self.index;
-        let mut cut = Vec::new();
-        let gone = timeline.add(entry, |longer, shorter| cut.push((*longer, *shorter)));
-        for (longer, shorter) in cut {
+        let Displaced { cut, gone } = timeline.add(entry);
+        if let Some(Cut { longer, shorter }) = cut {
             history.unnote(id, &longer, |old| byte_len(versions, old));
             history.note(id, &shorter, |old| byte_len(versions, old));
             if let Some(slot) = shorter.slot() {

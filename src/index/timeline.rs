@@ -102,7 +102,9 @@ impl Timeline {
     /// Whether something of the zone is in force after `as_of`.
     pub(super) fn is_alive(&self, as_of: EventTime) -> bool {
         let is_over = |entry: &TimelineEntry| entry.ruled_until.is_some_and(|until| until <= as_of);
-        let mut ruling = self.entries.from(self.entries.partition_point(is_over));
+        let mut ruling = self
+            .entries
+            .starting_at(self.entries.partition_point(is_over));
         ruling.any(|entry| {
             entry.slot().is_some() && entry.version_end().is_none_or(|end| end > as_of)
         })
@@ -138,56 +140,40 @@ impl Timeline {
         }
     }
 
-    /// Adds a change that rules; gives the entries that no longer rule and calls `cut` with each one that now ends earlier, as it
-    /// was and as it is.
-    pub(super) fn add(
-        &mut self,
-        added: TimelineEntry,
-        mut cut: impl FnMut(&TimelineEntry, &TimelineEntry),
-    ) -> Vec<TimelineEntry> {
+    /// Adds a change that rules.
+    pub(super) fn add(&mut self, added: TimelineEntry) -> Displaced {
         let place = self
             .entries
             .partition_point(|entry| entry.valid_from < added.valid_from);
-        // Those after `place` that are before it in the log, and the one before `place`.
-        let is_mixed = self.is_foreign_to(added.order.position.partition);
-        let (first, end) = if is_mixed {
-            (0, self.entries.len())
-        } else {
-            let is_earlier = |entry: &TimelineEntry| added.order.is_after(&entry.order);
-            (
-                place.saturating_sub(1),
-                self.entries.partition_point(is_earlier).max(place),
-            )
+        // All that begin before are before it in the log, or it would not rule. As they do not overlap, the last one alone may
+        // end later.
+        let ends_later = |entry: &TimelineEntry| {
+            let until = entry.ruled_until;
+            until.is_none_or(|until| until > added.valid_from)
         };
-        let mut gone = Vec::new();
-        let mut left = Vec::new();
-        for (at, entry) in self.entries.from(first).take(end - first).enumerate() {
-            if first + at == place {
-                left.push(added);
-            }
-            let mut entry = *entry;
-            if added.order.is_after(&entry.order) {
-                if first + at >= place {
-                    gone.push(entry);
-                    continue;
-                }
-                if entry
-                    .ruled_until
-                    .is_none_or(|until| until > added.valid_from)
-                {
-                    let longer = entry;
-                    entry.ruled_until = Some(added.valid_from);
-                    cut(&longer, &entry);
-                }
-            }
-            left.push(entry);
-        }
-        if end == place {
-            left.push(added);
-        }
-        self.entries.splice(first..end, left);
+        let before = place.checked_sub(1).and_then(|last| self.entries.get(last));
+        let cut = before.copied().filter(ends_later).map(|longer| Cut {
+            longer,
+            shorter: TimelineEntry {
+                ruled_until: Some(added.valid_from),
+                ..longer
+            },
+        });
+        let is_earlier = |entry: &TimelineEntry| added.order.is_after(&entry.order);
+        let is_mixed = self.is_foreign_to(added.order.position.partition);
+        let end = if is_mixed {
+            self.entries.len()
+        } else {
+            self.entries.partition_point(is_earlier)
+        };
+        let concerned = self.entries.starting_at(place).take(end - place).copied();
+        let (gone, left): (Vec<_>, Vec<_>) = concerned.partition(is_earlier);
+        let first = place - usize::from(cut.is_some());
+        let shorter = cut.map(|cut| cut.shorter);
+        self.entries
+            .splice(first..end, shorter.into_iter().chain([added]).chain(left));
         self.is_mixed = is_mixed && self.has_several_partitions();
-        gone
+        Displaced { cut, gone }
     }
 
     /// Forgets what is over by `end`: versions that ended and removals that only said so. Gives what went.
@@ -197,7 +183,7 @@ impl Timeline {
             Ruler::Upsert { .. } => entry.version_end().is_some_and(|until| until <= end),
             Ruler::Remove => entry.valid_from <= end,
         });
-        let gone = self.entries.from(0).take(over).copied().collect();
+        let gone = self.entries.starting_at(0).take(over).copied().collect();
         self.entries.splice(0..over, []);
         self.is_mixed = self.is_mixed && self.has_several_partitions();
         gone
@@ -210,6 +196,22 @@ impl Timeline {
             .iter()
             .any(|entry| Some(partition(entry)) != first)
     }
+}
+
+/// What an added change took from others.
+#[derive(Clone, Debug)]
+pub(super) struct Displaced {
+    /// The entry that ends earlier now.
+    pub(super) cut: Option<Cut>,
+    /// Those that rule no longer.
+    pub(super) gone: Vec<TimelineEntry>,
+}
+
+/// An entry as it was and as it is.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Cut {
+    pub(super) longer: TimelineEntry,
+    pub(super) shorter: TimelineEntry,
 }
 
 /// A change that later ones in the log had cancelled before it could act.
@@ -252,20 +254,18 @@ mod tests {
         let Ok(ruled_until) = timeline.ruled_until(valid_from, &order) else {
             return Vec::new();
         };
-        let ruler = Ruler::Remove;
-        timeline.add(
-            TimelineEntry {
-                valid_from,
-                ruled_until,
-                order,
-                ruler,
-            },
-            |longer, shorter| {
-                assert_eq!(shorter.order, longer.order);
-                assert!(longer.ruled_until.is_none_or(|until| until > valid_from));
-                assert_eq!(shorter.ruled_until, Some(valid_from));
-            },
-        )
+        let Displaced { cut, gone } = timeline.add(TimelineEntry {
+            valid_from,
+            ruled_until,
+            order,
+            ruler: Ruler::Remove,
+        });
+        if let Some(Cut { longer, shorter }) = cut {
+            assert_eq!(shorter.order, longer.order);
+            assert!(longer.ruled_until.is_none_or(|until| until > valid_from));
+            assert_eq!(shorter.ruled_until, Some(valid_from));
+        }
+        gone
     }
 
     /// Of all changes in effect the last in the log, looked for one by one.
