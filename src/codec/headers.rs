@@ -4,7 +4,7 @@ use std::fmt;
 
 use compact_str::CompactString;
 
-use crate::partition::RecordPosition;
+use crate::partition::{PartitionId, RecordPosition};
 use crate::rejection::Rejection;
 use crate::telemetry::RecordTimestamp;
 use crate::time::EventTime;
@@ -17,6 +17,8 @@ pub const AS_OF: &str = "ringfence-as-of";
 pub const SOURCE: &str = "ringfence-source";
 /// The flags, comma separated; absent where there is none.
 pub const FLAGS: &str = "ringfence-flags";
+/// Those of a record that was matched and of which there is nothing to flag.
+pub const USUAL: [&str; 3] = [AT, AS_OF, SOURCE];
 /// All four in one, as `at=…;as-of=…;source=…;flags=…` ([`HeaderForm::One`]).
 pub const ALL: &str = "ringfence";
 /// Why a record is in the dead-letter topic: a `RejectionReason`.
@@ -206,6 +208,49 @@ pub struct EnrichedHeaders {
     count: usize,
     /// The `as_of` of the last record, which the next one mostly shares, and its digits.
     as_of: Option<(EventTime, CompactString)>,
+    /// Whether they are the [`USUAL`] three.
+    is_usual: bool,
+    /// What the usual three say now, if they are the ones that are filled.
+    usual: Option<Usual>,
+}
+
+/// The [`USUAL`] three without the last digits of two.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+struct Usual {
+    /// [`AT`] without its last [`AT_LAST`] digits.
+    at: i64,
+    as_of: EventTime,
+    partition: PartitionId,
+    /// The offset without its last [`OFFSET_LAST`] digits.
+    offset: i64,
+}
+
+/// Records in a row are of one quarter of an hour, mostly, and of some thousand offsets.
+const AT_LAST: usize = 6;
+const OFFSET_LAST: usize = 4;
+
+impl Usual {
+    /// `None` where there are no digits before the last ones, so that their number may differ.
+    #[inline]
+    fn of(at: EventTime, as_of: EventTime, source: RecordPosition) -> Option<Self> {
+        let usual = Self {
+            at: at.millis() / 10_i64.pow(AT_LAST as u32),
+            as_of,
+            partition: source.partition,
+            offset: source.offset.0 / 10_i64.pow(OFFSET_LAST as u32),
+        };
+        (usual.at > 0 && usual.offset > 0).then_some(usual)
+    }
+}
+
+/// Writes the last digits of a number that is not negative.
+#[inline]
+fn write_last<const DIGITS: usize>(number: i64, to: &mut [u8; DIGITS]) {
+    let mut rest = (number % 10_i64.pow(DIGITS as u32)) as u32;
+    for digit in to.iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
 }
 
 impl Default for EnrichedHeaders {
@@ -225,12 +270,48 @@ impl EnrichedHeaders {
             ends: [0; 4],
             count: 0,
             as_of: None,
+            is_usual: false,
+            usual: None,
         }
     }
 
     /// Builds the headers of one record. `matched` is its instant and the snapshot's `as_of`; a record that was
     /// forwarded as it came has none.
     pub fn fill(
+        &mut self,
+        form: HeaderForm,
+        matched: Option<(EventTime, EventTime)>,
+        source: RecordPosition,
+        flags: Flags,
+    ) {
+        let is_plain = form == HeaderForm::Several && flags.is_empty();
+        let usual = matched
+            .filter(|_| is_plain)
+            .and_then(|(at, as_of)| Some((at, Usual::of(at, as_of, source)?)));
+        match usual {
+            Some((at, usual)) if self.usual == Some(usual) => self.write_last(at, source),
+            _ => {
+                self.fill_anew(form, matched, source, flags);
+                self.is_usual = is_plain && matched.is_some();
+                self.usual = usual.map(|(_, usual)| usual);
+            }
+        }
+    }
+
+    /// Of the usual three, what differs from the last record's.
+    #[inline]
+    fn write_last(&mut self, at: EventTime, source: RecordPosition) {
+        let [at_end, _, source_end, _] = self.ends.map(usize::from);
+        let last = self.bytes[..at_end].last_chunk_mut::<AT_LAST>();
+        write_last(at.millis(), last.expect("all of its digits were written"));
+        let last = self.bytes[..source_end].last_chunk_mut::<OFFSET_LAST>();
+        write_last(
+            source.offset.0,
+            last.expect("all of its digits were written"),
+        );
+    }
+
+    fn fill_anew(
         &mut self,
         form: HeaderForm,
         matched: Option<(EventTime, EventTime)>,
@@ -308,6 +389,20 @@ impl EnrichedHeaders {
         (0..self.count).map(|header| {
             let bytes = &self.bytes[self.start(header)..usize::from(self.ends[header])];
             (self.names[header], bytes)
+        })
+    }
+
+    /// The values of the [`USUAL`] three, in that order, where they are all there is.
+    #[must_use]
+    #[inline]
+    pub fn usual(&self) -> Option<[&[u8]; USUAL.len()]> {
+        self.is_usual.then(|| {
+            let [at, as_of, source, _] = self.ends.map(usize::from);
+            [
+                &self.bytes[..at],
+                &self.bytes[at..as_of],
+                &self.bytes[as_of..source],
+            ]
         })
     }
 
@@ -490,6 +585,61 @@ mod tests {
             shown(headers.iter()),
             ["ringfence-source=3:42", "ringfence-flags=invalid"]
         );
+    }
+
+    #[test]
+    fn headers_filled_after_others_say_what_they_would_have_said_alone() {
+        let mut after = EnrichedHeaders::new();
+        let (mut written, mut random) = (0, 1_u64);
+        let mut below = |bound: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (random >> 33) % bound
+        };
+        for _ in 0..200_000 {
+            // Around the borders at which the last digits are not all that changes.
+            let near =
+                |border: i64, below: &mut dyn FnMut(u64) -> u64| border + below(7) as i64 - 3;
+            let at = match below(12) {
+                0 => near(0, &mut below),
+                1 => near(1_000_000, &mut below),
+                2 => near(1_700_001_000_000, &mut below),
+                _ => 1_700_000_000_000 + below(1_200_000) as i64,
+            };
+            let offset = match below(12) {
+                0 => near(10_000, &mut below).max(0),
+                1 => near(100_000, &mut below),
+                _ => 70_000 + below(12_000) as i64,
+            };
+            let source = RecordPosition::new(below(2) as i32, offset);
+            let as_of = EventTime::clamped(1_700_000_000_000 + below(2) as i64);
+            let matched = (below(20) > 0).then(|| (EventTime::clamped(at), as_of));
+            let form = if below(20) > 0 {
+                HeaderForm::Several
+            } else {
+                HeaderForm::One
+            };
+            let flags = if below(20) > 0 {
+                Flags::NONE
+            } else {
+                Flags::NONE.with(Flag::Late)
+            };
+            let mut alone = EnrichedHeaders::new();
+            alone.fill(form, matched, source, flags);
+            let before = after.usual;
+            after.fill(form, matched, source, flags);
+            written += usize::from(before.is_some() && before == after.usual);
+            assert_eq!(shown(after.iter()), shown(alone.iter()));
+            assert_eq!(after.usual(), alone.usual());
+            assert_eq!(after.byte_len(), alone.byte_len());
+            let is_usual = matched.is_some() && form == HeaderForm::Several && flags.is_empty();
+            assert_eq!(after.usual().is_some(), is_usual);
+            if let Some(values) = after.usual() {
+                assert!(after.iter().eq(USUAL.into_iter().zip(values)));
+            }
+        }
+        assert!(written > 5_000, "{written} by their last digits alone");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 mod describe;
+mod lists;
 mod produce;
 
 use std::ffi::{CStr, CString, c_void};
@@ -30,7 +31,8 @@ use crate::partition::{Offset, PartitionId};
 use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
 pub use describe::{DescribedTopic, Operation};
-pub use produce::{Headers, Produced, ProducerTopic, ReportingProducer, Reports, flush};
+pub use lists::HeaderLists;
+pub use produce::{Headers, Produced, ProducerTopic, Report, ReportingProducer, Reports, flush};
 
 const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
 

@@ -6,173 +6,31 @@
 //! instead of numbering what follows anew, and the broker refuses what is under way already, as its sequence number does
 //! not follow. The broker can do so only once it knows the producer: so of each partition the first record goes alone.
 
+mod reports;
+
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message as _};
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
 
+use self::reports::{Acks, Context, FirstUndelivered, Reported, Undelivered, classify};
 use super::EdgeError;
 use super::client::{Logged, create};
-use super::ffi::{Headers, MessageRef, Produced, ProducerTopic, ReportingProducer, Reports, flush};
+use super::ffi::{HeaderLists, Headers, Produced, ProducerTopic, ReportingProducer, flush};
 use super::linger::{self, Lingering};
-use crate::clock::Clock;
+use crate::codec::headers::USUAL;
 use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token};
-use crate::metrics::OBSERVED_EVERY;
 use crate::partition::PartitionId;
 use crate::pipeline::transaction::NextOutputs;
-use crate::pipeline::{AckResult, Refusal, Sink};
-use crate::telemetry::{HeaderRef, RecordTimestamp};
+use crate::pipeline::{AckResult, Sink};
+use crate::telemetry::HeaderRef;
 use crate::time::EventTime;
 
 /// An acknowledgement: of which output, and how it went.
 pub type Ack = (Token, AckResult);
-
-/// The way of acknowledgements from whoever serves the reports to the engine.
-///
-/// Bounded by what is in flight, as each output is acknowledged once and counts as in flight until the worker has taken
-/// its acknowledgement (I7).
-#[derive(Clone, Default)]
-struct Acks(Arc<Mutex<VecDeque<Ack>>>);
-
-impl Acks {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Ack>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An output that the client gave up on, or never took.
-#[derive(Clone, Debug)]
-pub(super) struct Undelivered {
-    pub(super) token: Token,
-    pub(super) topic: String,
-    pub(super) error: KafkaError,
-}
-
-/// The first one since it was last asked for: what follows it fails for its sake.
-#[derive(Clone, Default)]
-struct FirstUndelivered(Arc<Mutex<Option<Undelivered>>>);
-
-impl FirstUndelivered {
-    fn lock(&self) -> MutexGuard<'_, Option<Undelivered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, token: Token, topic: &str, code: RDKafkaErrorCode) {
-        self.lock().get_or_insert_with(|| Undelivered {
-            token,
-            topic: topic.to_owned(),
-            error: KafkaError::MessageProduction(code),
-        });
-    }
-}
-
-pub(super) struct Context {
-    logged: Logged,
-    acks: Acks,
-    undelivered: FirstUndelivered,
-    end_to_end: ::metrics::Histogram,
-}
-
-impl Context {
-    fn delivered(&self, token: usize, timestamp: impl FnOnce() -> RecordTimestamp) -> Ack {
-        if token.is_multiple_of(OBSERVED_EVERY)
-            && let Some(stamped) = timestamp().instant()
-        {
-            // `since` is zero for stamps ahead of our clock.
-            self.end_to_end
-                .record(Clock::wall().since(stamped).as_secs_f64());
-        }
-        (Token::from_raw(token), AckResult::Delivered)
-    }
-
-    fn not_delivered(&self, token: usize, code: RDKafkaErrorCode, topic: &str) -> Ack {
-        // The engine only hears that it failed; a purge is our own doing.
-        if !is_purge(code) {
-            let what = format!("a record for topic `{topic}` was not delivered");
-            self.logged
-                .error(KafkaError::MessageProduction(code), &what);
-        }
-        let ack = (Token::from_raw(token), classify(code));
-        if ack.1 == AckResult::Failed {
-            self.undelivered.note(ack.0, topic, code);
-        }
-        ack
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.logged.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.logged.error(error, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = usize;
-
-    /// Only while the crate flushes, before a commit and at the producer's end.
-    fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
-        let ack = match result {
-            Ok(message) => self.delivered(token, || super::timestamp_of(message.timestamp())),
-            Err((error, message)) => {
-                let code = error
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Unknown);
-                self.not_delivered(token, code, message.topic())
-            }
-        };
-        self.acks.lock().push_back(ack);
-    }
-}
-
-impl Reports for Context {
-    fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = MessageRef<'e>>) {
-        let acks = reports.map(|report| match report.error() {
-            None => self.delivered(report.opaque(), || report.timestamp()),
-            Some(code) => self.not_delivered(report.opaque(), code, &report.topic()),
-        });
-        self.acks.lock().extend(acks);
-    }
-}
-
-fn is_purge(code: RDKafkaErrorCode) -> bool {
-    matches!(
-        code,
-        RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight
-    )
-}
-
-/// What an error of a delivery means. The client retries what is worth it without end (`message.timeout.ms = 0`), so
-/// whatever comes here is final.
-fn classify(code: RDKafkaErrorCode) -> AckResult {
-    use RDKafkaErrorCode as Code;
-    match code {
-        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => {
-            AckResult::Refused(Refusal::TooLarge)
-        }
-        // Brokers before 2.4 say `InvalidMessage` where later ones say `InvalidRecord`.
-        Code::InvalidTimestamp | Code::InvalidRecord | Code::InvalidMessage => {
-            AckResult::Refused(Refusal::Invalid)
-        }
-        // The producer itself has failed, or was given up at a gap.
-        Code::PurgeQueue
-        | Code::PurgeInflight
-        | Code::Fatal
-        | Code::GaplessGuarantee
-        | Code::OutOfOrderSequenceNumber
-        | Code::InvalidProducerEpoch
-        | Code::UnknownProducerId => AckResult::Abandoned,
-        _ => AckResult::Failed,
-    }
-}
 
 /// What it means that the client did not take an output. Once an output of a transaction has failed the client takes no
 /// more of it, so that says nothing of this one (`State`); elsewhere it is an error of ours.
@@ -242,6 +100,8 @@ struct Way {
     dead_letter: Option<ProducerTopic<Context>>,
     /// Where the linger is not the client's to time.
     _lingering: Option<Lingering>,
+    /// The headers of records of which there is nothing out of the ordinary to say.
+    lists: HeaderLists<{ USUAL.len() }>,
     producer: ReportingProducer<Context>,
 }
 
@@ -250,7 +110,7 @@ pub struct Outbox {
     way: Way,
     acks: Acks,
     /// Acknowledgements that were taken from `acks` all at once.
-    taken: VecDeque<Ack>,
+    taken: VecDeque<Reported>,
     undelivered: FirstUndelivered,
     batches: ClientConfig,
     enriched_topic: String,
@@ -398,7 +258,13 @@ impl Outbox {
             // Two buffers in turn: neither is allocated anew.
             std::mem::swap(&mut self.taken, &mut self.acks.lock());
         }
-        let ack = self.taken.pop_front()?;
+        let Reported {
+            ack,
+            partition,
+            headers,
+        } = self.taken.pop_front()?;
+        let opaque = ack.0.into_raw();
+        self.way.lists.give_back(partition, opaque, headers);
         self.unacknowledged = self.unacknowledged.saturating_sub(1);
         if self.opening > 0 {
             self.open_lane(ack);
@@ -498,6 +364,9 @@ impl Outbox {
                     source: KafkaError::MessageProduction(error),
                 });
             }
+            if let Some(partition) = record.partition {
+                self.way.lists.not_sent(partition, record.opaque);
+            }
             // The engine hears of it as of any other acknowledgement, once it has noted the output as sent.
             self.own_acks.push_back(ack);
             return;
@@ -564,6 +433,7 @@ impl Way {
             enriched: None,
             dead_letter: None,
             _lingering: lingering,
+            lists: HeaderLists::new(USUAL),
             producer,
         })
     }
@@ -578,15 +448,33 @@ fn headers<'a>(
     (count > 0).then(|| Headers::new(count, own.iter().chain(added)))
 }
 
+impl Outbox {
+    fn headers_of(&mut self, output: &Output<'_>) -> Option<Headers> {
+        let own = output.headers;
+        let Some(added) = output.added else {
+            return headers(own, std::iter::empty());
+        };
+        if let Some(values) = added.usual()
+            && own.iter().next().is_none()
+            && self.is_sent_at_once(output.partition)
+        {
+            let opaque = output.token.into_raw();
+            return Some(self.way.lists.lend(output.partition, opaque, values));
+        }
+        let added = added.iter().map(|(name, value)| (name, Some(value)));
+        headers(own, added)
+    }
+
+    /// Whether the next output for this partition does not wait.
+    fn is_sent_at_once(&mut self, partition: PartitionId) -> bool {
+        let is_behind = self.opening > 0 && matches!(self.lane(partition), Lane::Opening(..));
+        !is_behind && !self.next.is_filled()
+    }
+}
+
 impl Sink for Outbox {
     fn enriched(&mut self, output: Output<'_>) {
-        let headers = match output.added {
-            Some(added) => headers(
-                output.headers,
-                added.iter().map(|(name, value)| (name, Some(value))),
-            ),
-            None => headers(output.headers, std::iter::empty()),
-        };
+        let headers = self.headers_of(&output);
         let record = Produced {
             opaque: output.token.into_raw(),
             partition: Some(output.partition),
@@ -627,6 +515,7 @@ impl Sink for Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::Refusal;
 
     #[test]
     fn fs_35_what_a_broken_transaction_does_not_take_is_given_up_with_it_and_stops_nothing() {

@@ -16,12 +16,61 @@ use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
 
 use super::{Event, MessageRef, NO_ERROR, Queue, millis};
 use crate::partition::PartitionId;
-use crate::telemetry::HeaderRef;
+use crate::telemetry::{HeaderRef, RecordTimestamp};
 
 /// Takes the delivery reports of a [`ReportingProducer`].
 pub trait Reports: ProducerContext<DeliveryOpaque = usize> {
     /// Takes the reports of one answer of a broker.
-    fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = MessageRef<'e>>);
+    fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = Report<'e>>);
+}
+
+/// What became of a record.
+pub struct Report<'e>(MessageRef<'e>);
+
+impl Report<'_> {
+    /// Why it was not delivered, if it was not.
+    #[must_use]
+    pub fn error(&self) -> Option<RDKafkaErrorCode> {
+        self.0.error()
+    }
+
+    /// [`Produced::opaque`].
+    #[must_use]
+    pub fn opaque(&self) -> usize {
+        self.0.opaque()
+    }
+
+    /// The name of its topic.
+    #[must_use]
+    pub fn topic(&self) -> String {
+        self.0.topic()
+    }
+
+    /// Its partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.0.partition()
+    }
+
+    /// Its timestamp, as the broker has it.
+    #[must_use]
+    pub fn timestamp(&self) -> RecordTimestamp {
+        self.0.timestamp()
+    }
+
+    /// The headers that it was given; only once, and not where it was given none.
+    #[must_use]
+    pub fn take_headers(&self) -> Option<Headers> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: a live message of a producer. The call takes the list out of what stands behind the message that is lent
+        // here, so nothing that a reference to it covers is written. That only reports have it is on purpose: what a consumer
+        // reads of a message's headers would end with its list.
+        unsafe {
+            let message = ptr::from_ref(self.0.raw).cast_mut();
+            sys::rd_kafka_message_detach_headers(message, &raw mut raw);
+        }
+        NonNull::new(raw).map(|raw| Headers { raw })
+    }
 }
 
 /// A producer whose reports come many at once.
@@ -115,8 +164,10 @@ impl<R: Reports + 'static> Served<R> {
                     slots.set_len(filled);
                 }
                 // SAFETY: as above; the references end with this call.
-                let reports = slots.into_iter().map(|raw| MessageRef {
-                    raw: unsafe { &*raw },
+                let reports = slots.into_iter().map(|raw| {
+                    Report(MessageRef {
+                        raw: unsafe { &*raw },
+                    })
                 });
                 self.producer.context().delivered(reports);
             }
@@ -264,6 +315,27 @@ impl Headers {
         }
         list
     }
+
+    /// Which list it is, as long as it lives.
+    pub(super) const fn identity(&self) -> NonNull<c_void> {
+        self.raw.cast()
+    }
+
+    /// Where the value of the header at `place` stands, as long as the list lives and nothing is added to it or removed.
+    pub(super) fn value_at(&self, place: usize) -> Option<NonNull<u8>> {
+        let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: a live list; the three are written where there is such a header.
+        unsafe {
+            sys::rd_kafka_header_get_all(
+                self.raw.as_ptr(),
+                place,
+                &raw mut name,
+                &raw mut value,
+                &raw mut len,
+            );
+        }
+        NonNull::new(value.cast_mut().cast())
+    }
 }
 
 impl Drop for Headers {
@@ -302,7 +374,7 @@ mod tests {
     }
 
     impl Reports for Noting {
-        fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = MessageRef<'e>>) {
+        fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = Report<'e>>) {
             let seen = reports.map(|report| (report.opaque(), report.error(), report.topic()));
             self.0.lock().unwrap().extend(seen);
         }

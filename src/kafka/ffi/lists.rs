@@ -1,0 +1,411 @@
+//! Lists of headers that are used again. A list of three is five pieces of memory, and librdkafka frees them with each record:
+//! to allocate, fill and free them took half of what the headers cost the worker (benches/README.md). Here a list comes back
+//! with its record's report, and the next record of the same shape gets it with its own values written over the old ones.
+//!
+//! librdkafka has no call for that: it lends the place of a value for reading ([`Headers::value_at`]), which is memory of the
+//! list's own that nothing else points to, and which nobody reads while no record has the list.
+
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use super::Headers;
+use crate::partition::PartitionId;
+
+/// Lists that wait to be used again, at most: some 400 bytes each. As many as are under way at once where none is late.
+const FREE_MAX: usize = 8_192;
+/// Shapes at a time: one for each length that offsets have.
+const SHAPES_MAX: usize = 8;
+/// Lists of one partition that records have, at most. The pipeline has fewer in flight; beyond it some were lost track of.
+const LENT_MAX: usize = 1 << 17;
+
+/// The lists of one producer: of `COUNT` headers, whose names are always the same.
+pub struct HeaderLists<const COUNT: usize> {
+    names: [&'static str; COUNT],
+    /// By the lengths of their values.
+    free: Vec<(Lengths<COUNT>, Vec<List<COUNT>>)>,
+    free_count: usize,
+    /// Those that records have, by partition, in the order in which they were sent, which is that of the reports.
+    lent: Vec<VecDeque<Lent<COUNT>>>,
+}
+
+type Lengths<const COUNT: usize> = [u8; COUNT];
+
+/// A list, and where its values stand.
+struct List<const COUNT: usize> {
+    headers: Headers,
+    values: [NonNull<u8>; COUNT],
+}
+
+/// What is known of a list that a record has.
+struct Lent<const COUNT: usize> {
+    opaque: usize,
+    identity: NonNull<c_void>,
+    lengths: Lengths<COUNT>,
+    values: [NonNull<u8>; COUNT],
+}
+
+// SAFETY: pointers into lists, which may go from thread to thread, and which are written to only by who has the list.
+unsafe impl<const COUNT: usize> Send for HeaderLists<COUNT> {}
+
+impl<const COUNT: usize> HeaderLists<COUNT> {
+    /// No list yet.
+    pub fn new(names: [&'static str; COUNT]) -> Self {
+        Self {
+            names,
+            free: Vec::new(),
+            free_count: 0,
+            lent: Vec::new(),
+        }
+    }
+
+    /// A list of these values for the record with this opaque, which no other record under way in the partition has.
+    pub fn lend(
+        &mut self,
+        partition: PartitionId,
+        opaque: usize,
+        values: [&[u8]; COUNT],
+    ) -> Headers {
+        if !values.iter().all(|value| u8::try_from(value.len()).is_ok()) {
+            return self.build(values);
+        }
+        let lengths = values.map(|value| value.len() as u8);
+        let List {
+            headers,
+            values: places,
+        } = match self.take(lengths) {
+            Some(list) => {
+                list.write(values);
+                list
+            }
+            None => {
+                let headers = self.build(values);
+                let mut places = [NonNull::dangling(); COUNT];
+                for (place, at) in places.iter_mut().enumerate() {
+                    *at = headers.value_at(place).expect("it was just added");
+                }
+                List {
+                    headers,
+                    values: places,
+                }
+            }
+        };
+        let lent = Lent {
+            opaque,
+            identity: headers.identity(),
+            lengths,
+            values: places,
+        };
+        let of_partition = self.lent_in(partition);
+        if of_partition.len() >= LENT_MAX {
+            of_partition.clear();
+        }
+        of_partition.push_back(lent);
+        headers
+    }
+
+    /// The report of a record: the list that it was lent is free again. Any other one is freed.
+    pub fn give_back(&mut self, partition: PartitionId, opaque: usize, headers: Option<Headers>) {
+        let place = usize::try_from(partition.0).ok();
+        let of_partition = place.and_then(|place| self.lent.get_mut(place));
+        let Some(lent) = of_partition.and_then(|lent| lent.pop_front_if(|of| of.opaque == opaque))
+        else {
+            return;
+        };
+        // The record's own, so the very list: as long as it lives there is no other one at its place.
+        if let Some(headers) = headers
+            && headers.identity() == lent.identity
+        {
+            let values = lent.values;
+            self.keep(lent.lengths, List { headers, values });
+        }
+    }
+
+    /// The record that was lent a list last was not sent after all.
+    pub fn not_sent(&mut self, partition: PartitionId, opaque: usize) {
+        let place = usize::try_from(partition.0).ok();
+        if let Some(lent) = place.and_then(|place| self.lent.get_mut(place)) {
+            lent.pop_back_if(|last| last.opaque == opaque);
+        }
+    }
+
+    fn keep(&mut self, lengths: Lengths<COUNT>, list: List<COUNT>) {
+        if self.free_count >= FREE_MAX {
+            // Those of another shape may be of offsets that are past.
+            let mut others = self.free.iter_mut().filter(|(of, _)| *of != lengths);
+            if others.find_map(|(_, lists)| lists.pop()).is_none() {
+                return;
+            }
+            self.free_count -= 1;
+        }
+        self.of_shape(lengths).push(list);
+        self.free_count += 1;
+    }
+
+    fn build(&self, values: [&[u8]; COUNT]) -> Headers {
+        let headers = self.names.into_iter().zip(values);
+        Headers::new(COUNT, headers.map(|(name, value)| (name, Some(value))))
+    }
+
+    fn take(&mut self, lengths: Lengths<COUNT>) -> Option<List<COUNT>> {
+        let mut shapes = self.free.iter_mut();
+        let (_, of_shape) = shapes.find(|(of, _)| *of == lengths)?;
+        let list = of_shape.pop()?;
+        self.free_count -= 1;
+        Some(list)
+    }
+
+    /// The free lists of this shape. Where there is no room for it, it takes the place of the one with the fewest.
+    fn of_shape(&mut self, lengths: Lengths<COUNT>) -> &mut Vec<List<COUNT>> {
+        let known = self.free.iter().position(|(of, _)| *of == lengths);
+        let place = known.unwrap_or_else(|| {
+            if self.free.len() < SHAPES_MAX {
+                self.free.push((lengths, Vec::new()));
+                return self.free.len() - 1;
+            }
+            let fewest = (0..SHAPES_MAX).min_by_key(|place| self.free[*place].1.len());
+            let place = fewest.expect("there are shapes");
+            self.free_count -= self.free[place].1.len();
+            self.free[place] = (lengths, Vec::new());
+            place
+        });
+        &mut self.free[place].1
+    }
+
+    fn lent_in(&mut self, partition: PartitionId) -> &mut VecDeque<Lent<COUNT>> {
+        let place = usize::try_from(partition.0).expect("an output has a partition");
+        if self.lent.len() <= place {
+            self.lent.resize_with(place + 1, VecDeque::new);
+        }
+        &mut self.lent[place]
+    }
+}
+
+impl<const COUNT: usize> List<COUNT> {
+    /// Writes these values, of the list's own lengths, over its old ones.
+    fn write(&self, values: [&[u8]; COUNT]) {
+        for (place, value) in self.values.into_iter().zip(values) {
+            // SAFETY: the place of a value of this length ([`HeaderLists::take`]) in a list that is alive and that no record
+            // has; what is written is not of the list.
+            unsafe { place.copy_from_nonoverlapping(NonNull::from(value).cast(), value.len()) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use rdkafka::client::ClientContext;
+    use rdkafka::message::DeliveryResult;
+    use rdkafka::producer::{BaseProducer, ProducerContext};
+
+    use super::*;
+    use crate::kafka::admin::Admin;
+    use crate::kafka::client::{Settings, create};
+    use crate::kafka::ffi::{Produced, Report, ReportingProducer, Reports};
+    use crate::kafka::mock::EmbeddedCluster;
+    use crate::kafka::reader::TopicReader;
+
+    const NAMES: [&str; 2] = ["a", "b"];
+    const ANY: PartitionId = PartitionId(0);
+
+    fn values(headers: &Headers, lengths: [usize; 2]) -> [Vec<u8>; 2] {
+        let mut place = 0..;
+        lengths.map(|len| {
+            let at = headers.value_at(place.next().unwrap()).unwrap();
+            // SAFETY: the value of a live list, of this length.
+            unsafe { std::slice::from_raw_parts(at.as_ptr(), len) }.to_vec()
+        })
+    }
+
+    #[test]
+    fn a_list_that_came_back_says_what_the_next_record_of_its_shape_says() {
+        let mut lists = HeaderLists::new(NAMES);
+        let first = lists.lend(ANY, 1, [b"one", b"12"]);
+        let identity = first.identity();
+        lists.give_back(ANY, 1, Some(first));
+        let other = lists.lend(ANY, 2, [b"one", b"123"]);
+        assert_ne!(other.identity(), identity, "a value is longer");
+        let next = lists.lend(ANY, 3, [b"two", b"34"]);
+        assert_eq!(next.identity(), identity);
+        assert_eq!(values(&next, [3, 2]), [b"two".to_vec(), b"34".to_vec()]);
+        assert_eq!(values(&other, [3, 3]), [b"one".to_vec(), b"123".to_vec()]);
+    }
+
+    #[test]
+    fn only_the_very_list_that_a_record_was_lent_is_used_again() {
+        let mut lists = HeaderLists::new(NAMES);
+        let foreign = || Headers::new(0, std::iter::empty());
+        let lent = lists.lend(ANY, 1, [b"x", b"y"]);
+        // Of a record that was lent none, of another partition, without one, and another one in its place.
+        lists.give_back(ANY, 7, Some(foreign()));
+        lists.give_back(PartitionId(3), 1, Some(foreign()));
+        lists.give_back(PartitionId(-1), 1, Some(foreign()));
+        assert_eq!((lists.free_count, lists.lent[0].len()), (0, 1));
+        lists.give_back(ANY, 1, Some(foreign()));
+        assert_eq!((lists.free_count, lists.lent[0].len()), (0, 0));
+        lists.give_back(ANY, 1, Some(lent));
+        assert_eq!(lists.free_count, 0, "nobody knows of it any more");
+        // One that was not sent is no longer in the way of the others, nor is one whose report had no list.
+        drop(lists.lend(ANY, 2, [b"x", b"y"]));
+        lists.not_sent(ANY, 2);
+        let (lost, known) = (
+            lists.lend(ANY, 3, [b"x", b"y"]),
+            lists.lend(ANY, 4, [b"x", b"y"]),
+        );
+        drop(lost);
+        lists.give_back(ANY, 3, None);
+        lists.give_back(ANY, 4, Some(known));
+        assert_eq!(lists.free_count, 1);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_a_new_shape_takes_the_place_of_an_old_one() {
+        let mut lists = HeaderLists::new(NAMES);
+        let mut round = |value: &[u8], count: usize| {
+            let lent: Vec<_> = (0..count)
+                .map(|opaque| lists.lend(ANY, opaque, [b"", value]))
+                .collect();
+            for (opaque, headers) in lent.into_iter().enumerate() {
+                lists.give_back(ANY, opaque, Some(headers));
+            }
+            let of_shape = lists.free.iter().find(|(of, _)| of[1] == value.len() as u8);
+            (
+                lists.free_count,
+                of_shape.map_or(0, |(_, lists)| lists.len()),
+            )
+        };
+        assert_eq!(round(b"123", FREE_MAX + 10), (FREE_MAX, FREE_MAX));
+        assert_eq!(round(b"1234", 100), (FREE_MAX, 100));
+        for len in 5..5 + 2 * SHAPES_MAX {
+            let (all, of_shape) = round(&vec![b'0'; len], 2 + len);
+            assert_eq!(of_shape, 2 + len);
+            assert!(all <= FREE_MAX);
+        }
+        let long = [b'0'; 300];
+        assert_eq!(
+            round(&long, 3).1,
+            0,
+            "too long for a shape, and sent all the same"
+        );
+        assert!(lists.free.len() <= SHAPES_MAX);
+        let counted: usize = lists.free.iter().map(|(_, lists)| lists.len()).sum();
+        assert_eq!(counted, lists.free_count);
+    }
+
+    /// The opaque of a record, its list and what that must say.
+    type UnderWay = (usize, Headers, [Vec<u8>; 2]);
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn each_record_has_its_own_values_whatever_comes_back_when(
+            steps in prop::collection::vec((0..3_i32, 0..4_usize, any::<u16>(), 0..3_usize), 1..200),
+        ) {
+            let mut lists = HeaderLists::new(NAMES);
+            let mut under_way: [VecDeque<UnderWay>; 3] = Default::default();
+            for (opaque, (partition, back, number, len)) in steps.into_iter().enumerate() {
+                let wanted = [vec![b'x'; len], number.to_string().into_bytes()];
+                let headers = lists.lend(PartitionId(partition), opaque, [&wanted[0], &wanted[1]]);
+                under_way[partition as usize].push_back((opaque, headers, wanted));
+                for (of, records) in under_way.iter_mut().enumerate() {
+                    for (_, headers, wanted) in records.iter() {
+                        prop_assert_eq!(&values(headers, [wanted[0].len(), wanted[1].len()]), wanted);
+                    }
+                    if of == partition as usize {
+                        for (opaque, headers, _) in records.drain(..back.min(records.len())) {
+                            lists.give_back(PartitionId(of as i32), opaque, Some(headers));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    type Reported = Arc<Mutex<Vec<(PartitionId, usize, Option<Headers>)>>>;
+
+    #[derive(Default)]
+    struct Noting(Reported);
+
+    impl ClientContext for Noting {}
+
+    impl ProducerContext for Noting {
+        type DeliveryOpaque = usize;
+
+        fn delivery(&self, _: &DeliveryResult<'_>, opaque: usize) {
+            panic!("the crate served the report of {opaque}");
+        }
+    }
+
+    impl Reports for Noting {
+        fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = Report<'e>>) {
+            let reported = reports.map(|one| {
+                assert_eq!(one.error(), None);
+                (one.partition(), one.opaque(), one.take_headers())
+            });
+            self.0.lock().unwrap().extend(reported);
+        }
+    }
+
+    #[test]
+    fn records_whose_lists_were_others_before_are_read_back_with_their_own_headers() {
+        const ROUNDS: usize = 20;
+        const EACH: usize = 200;
+        let cluster = EmbeddedCluster::start(1).unwrap();
+        cluster.create_topic("t", 2).unwrap();
+        let settings = Settings::new(&cluster.bootstrap_servers(), "g");
+        let context = Noting::default();
+        let reported = Arc::clone(&context.0);
+        let producer: BaseProducer<Noting> =
+            create(&settings.producer(100_000, 1 << 26), context).unwrap();
+        let mut producer = ReportingProducer::new(producer);
+        let topic = producer.topic("t").unwrap();
+        let mut lists = HeaderLists::new(NAMES);
+        let mut built = std::collections::HashSet::new();
+        for round in 0..ROUNDS {
+            for number in round * EACH..(round + 1) * EACH {
+                let partition = PartitionId((number % 2) as i32);
+                let text = number.to_string();
+                let list = lists.lend(partition, number, [text.as_bytes(), b"same"]);
+                built.insert(list.identity());
+                let record = Produced {
+                    opaque: number,
+                    partition: Some(partition),
+                    key: None,
+                    value: Some(text.as_bytes()),
+                    timestamp: None,
+                };
+                topic.produce(&record, &mut Some(list)).unwrap();
+            }
+            let begun = crate::clock::Clock::instant();
+            while reported.lock().unwrap().len() < EACH {
+                producer.serve();
+                assert!(begun.elapsed() < Duration::from_secs(30), "{EACH} reports");
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+            for (partition, opaque, headers) in reported.lock().unwrap().drain(..) {
+                assert!(headers.is_some(), "the record had a list");
+                lists.give_back(partition, opaque, headers);
+            }
+        }
+        // A round's worth for each number of digits: all the other lists were used again.
+        assert!(built.len() <= 4 * EACH, "{} lists", built.len());
+        let admin = Admin::new(&settings, Duration::from_secs(10)).unwrap();
+        let mut read = 0;
+        TopicReader::all(&settings, &admin, "t")
+            .unwrap()
+            .read_all(Duration::from_secs(20), |record| {
+                assert_eq!(
+                    record.headers,
+                    [("a", record.value), ("b", Some(&b"same"[..]))]
+                );
+                read += 1;
+            })
+            .unwrap();
+        assert_eq!(read, ROUNDS * EACH);
+    }
+}
