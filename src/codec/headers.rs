@@ -208,8 +208,6 @@ pub struct EnrichedHeaders {
     count: usize,
     /// The `as_of` of the last record, which the next one mostly shares, and its digits.
     as_of: Option<(EventTime, CompactString)>,
-    /// Whether they are the [`USUAL`] three.
-    is_usual: bool,
     /// What the usual three say now, if they are the ones that are filled.
     usual: Option<Usual>,
 }
@@ -270,7 +268,6 @@ impl EnrichedHeaders {
             ends: [0; 4],
             count: 0,
             as_of: None,
-            is_usual: false,
             usual: None,
         }
     }
@@ -284,15 +281,13 @@ impl EnrichedHeaders {
         source: RecordPosition,
         flags: Flags,
     ) {
-        let is_plain = form == HeaderForm::Several && flags.is_empty();
         let usual = matched
-            .filter(|_| is_plain)
+            .filter(|_| form == HeaderForm::Several && flags.is_empty())
             .and_then(|(at, as_of)| Some((at, Usual::of(at, as_of, source)?)));
         match usual {
             Some((at, usual)) if self.usual == Some(usual) => self.write_last(at, source),
             _ => {
                 self.fill_anew(form, matched, source, flags);
-                self.is_usual = is_plain && matched.is_some();
                 self.usual = usual.map(|(_, usual)| usual);
             }
         }
@@ -396,7 +391,8 @@ impl EnrichedHeaders {
     #[must_use]
     #[inline]
     pub fn usual(&self) -> Option<[&[u8]; USUAL.len()]> {
-        self.is_usual.then(|| {
+        // No others are three: a record that was not matched has two at most, a flagged one four.
+        (self.count == USUAL.len()).then(|| {
             let [at, as_of, source, _] = self.ends.map(usize::from);
             [
                 &self.bytes[..at],
@@ -479,6 +475,7 @@ impl DeadLetterHeaders {
 mod tests {
     use super::*;
     use crate::rejection::RejectionReason;
+    use crate::simulate::Rng;
 
     fn shown<'a>(headers: impl Iterator<Item = (&'static str, &'a [u8])>) -> Vec<String> {
         headers
@@ -590,37 +587,30 @@ mod tests {
     #[test]
     fn headers_filled_after_others_say_what_they_would_have_said_alone() {
         let mut after = EnrichedHeaders::new();
-        let (mut written, mut random) = (0, 1_u64);
-        let mut below = |bound: u64| {
-            random = random
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (random >> 33) % bound
-        };
+        let (mut written, mut random) = (0, Rng::new(1));
         for _ in 0..200_000 {
             // Around the borders at which the last digits are not all that changes.
-            let near =
-                |border: i64, below: &mut dyn FnMut(u64) -> u64| border + below(7) as i64 - 3;
-            let at = match below(12) {
-                0 => near(0, &mut below),
-                1 => near(1_000_000, &mut below),
-                2 => near(1_700_001_000_000, &mut below),
-                _ => 1_700_000_000_000 + below(1_200_000) as i64,
+            let near = |border: i64, random: &mut Rng| border + random.between(-3, 3);
+            let at = match random.below(12) {
+                0 => near(0, &mut random),
+                1 => near(1_000_000, &mut random),
+                2 => near(1_700_001_000_000, &mut random),
+                _ => 1_700_000_000_000 + random.below(1_200_000) as i64,
             };
-            let offset = match below(12) {
-                0 => near(10_000, &mut below).max(0),
-                1 => near(100_000, &mut below),
-                _ => 70_000 + below(12_000) as i64,
+            let offset = match random.below(12) {
+                0 => near(10_000, &mut random).max(0),
+                1 => near(100_000, &mut random),
+                _ => 70_000 + random.below(12_000) as i64,
             };
-            let source = RecordPosition::new(below(2) as i32, offset);
-            let as_of = EventTime::clamped(1_700_000_000_000 + below(2) as i64);
-            let matched = (below(20) > 0).then(|| (EventTime::clamped(at), as_of));
-            let form = if below(20) > 0 {
+            let source = RecordPosition::new(random.below(2) as i32, offset);
+            let as_of = EventTime::clamped(1_700_000_000_000 + random.below(2) as i64);
+            let matched = (random.below(20) > 0).then(|| (EventTime::clamped(at), as_of));
+            let form = if random.below(20) > 0 {
                 HeaderForm::Several
             } else {
                 HeaderForm::One
             };
-            let flags = if below(20) > 0 {
+            let flags = if random.below(20) > 0 {
                 Flags::NONE
             } else {
                 Flags::NONE.with(Flag::Late)

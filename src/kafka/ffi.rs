@@ -13,6 +13,8 @@
 
 mod describe;
 mod lists;
+#[cfg(test)]
+mod noting;
 mod produce;
 
 use std::ffi::{CStr, CString, c_void};

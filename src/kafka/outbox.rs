@@ -448,33 +448,30 @@ fn headers<'a>(
     (count > 0).then(|| Headers::new(count, own.iter().chain(added)))
 }
 
-impl Outbox {
-    fn headers_of(&mut self, output: &Output<'_>) -> Option<Headers> {
-        let own = output.headers;
-        let Some(added) = output.added else {
-            return headers(own, std::iter::empty());
-        };
-        if let Some(values) = added.usual()
-            && own.iter().next().is_none()
-            && self.is_sent_at_once(output.partition)
-        {
-            let opaque = output.token.into_raw();
-            return Some(self.way.lists.lend(output.partition, opaque, values));
-        }
-        let added = added.iter().map(|(name, value)| (name, Some(value)));
-        headers(own, added)
-    }
+/// The headers of an output, in a list of its own.
+fn headers_of(output: &Output<'_>) -> Option<Headers> {
+    let Some(added) = output.added else {
+        return headers(output.headers, std::iter::empty());
+    };
+    let added = added.iter().map(|(name, value)| (name, Some(value)));
+    headers(output.headers, added)
+}
 
-    /// Whether the next output for this partition does not wait.
-    fn is_sent_at_once(&mut self, partition: PartitionId) -> bool {
-        let is_behind = self.opening > 0 && matches!(self.lane(partition), Lane::Opening(..));
-        !is_behind && !self.next.is_filled()
+impl Outbox {
+    /// The headers of an output that is sent at once, in a list that other records had, where it says nothing out of the
+    /// ordinary.
+    fn lend_headers(&mut self, output: &Output<'_>) -> Option<Headers> {
+        let values = output.added?.usual()?;
+        let is_alone = output.headers.iter().next().is_none();
+        (is_alone && !self.next.is_filled()).then(|| {
+            let opaque = output.token.into_raw();
+            self.way.lists.lend(output.partition, opaque, values)
+        })
     }
 }
 
 impl Sink for Outbox {
     fn enriched(&mut self, output: Output<'_>) {
-        let headers = self.headers_of(&output);
         let record = Produced {
             opaque: output.token.into_raw(),
             partition: Some(output.partition),
@@ -486,8 +483,8 @@ impl Sink for Outbox {
             match self.lane(output.partition) {
                 Lane::Open => {}
                 Lane::Opening(_, waiting) => {
-                    let output = (output.token, Waiting::new(To::Enriched, &record, headers));
-                    waiting.push_back(output);
+                    let one = Waiting::new(To::Enriched, &record, headers_of(&output));
+                    waiting.push_back((output.token, one));
                     return;
                 }
                 lane @ Lane::Closed => {
@@ -496,6 +493,8 @@ impl Sink for Outbox {
                 }
             }
         }
+        let lent = self.lend_headers(&output);
+        let headers = lent.or_else(|| headers_of(&output));
         self.hand_over(To::Enriched, &record, headers);
     }
 

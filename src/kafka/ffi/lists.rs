@@ -106,8 +106,7 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
 
     /// The report of a record: the list that it was lent is free again. Any other one is freed.
     pub fn give_back(&mut self, partition: PartitionId, opaque: usize, headers: Option<Headers>) {
-        let place = usize::try_from(partition.0).ok();
-        let of_partition = place.and_then(|place| self.lent.get_mut(place));
+        let of_partition = self.known_in(partition);
         let Some(lent) = of_partition.and_then(|lent| lent.pop_front_if(|of| of.opaque == opaque))
         else {
             return;
@@ -123,8 +122,7 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
 
     /// The record that was lent a list last was not sent after all.
     pub fn not_sent(&mut self, partition: PartitionId, opaque: usize) {
-        let place = usize::try_from(partition.0).ok();
-        if let Some(lent) = place.and_then(|place| self.lent.get_mut(place)) {
+        if let Some(lent) = self.known_in(partition) {
             lent.pop_back_if(|last| last.opaque == opaque);
         }
     }
@@ -172,6 +170,11 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
         &mut self.free[place].1
     }
 
+    /// What records of a partition have, if any had a list; a report may name none.
+    fn known_in(&mut self, partition: PartitionId) -> Option<&mut VecDeque<Lent<COUNT>>> {
+        self.lent.get_mut(usize::try_from(partition.0).ok()?)
+    }
+
     fn lent_in(&mut self, partition: PartitionId) -> &mut VecDeque<Lent<COUNT>> {
         let place = usize::try_from(partition.0).expect("an output has a partition");
         if self.lent.len() <= place {
@@ -194,18 +197,15 @@ impl<const COUNT: usize> List<COUNT> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use rdkafka::client::ClientContext;
-    use rdkafka::message::DeliveryResult;
-    use rdkafka::producer::{BaseProducer, ProducerContext};
 
     use super::*;
     use crate::kafka::admin::Admin;
-    use crate::kafka::client::{Settings, create};
-    use crate::kafka::ffi::{Produced, Report, ReportingProducer, Reports};
+    use crate::kafka::client::Settings;
+    use crate::kafka::ffi::Produced;
+    use crate::kafka::ffi::noting::{noting, wait_for};
     use crate::kafka::mock::EmbeddedCluster;
     use crate::kafka::reader::TopicReader;
 
@@ -326,31 +326,6 @@ mod tests {
         }
     }
 
-    type Reported = Arc<Mutex<Vec<(PartitionId, usize, Option<Headers>)>>>;
-
-    #[derive(Default)]
-    struct Noting(Reported);
-
-    impl ClientContext for Noting {}
-
-    impl ProducerContext for Noting {
-        type DeliveryOpaque = usize;
-
-        fn delivery(&self, _: &DeliveryResult<'_>, opaque: usize) {
-            panic!("the crate served the report of {opaque}");
-        }
-    }
-
-    impl Reports for Noting {
-        fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = Report<'e>>) {
-            let reported = reports.map(|one| {
-                assert_eq!(one.error(), None);
-                (one.partition(), one.opaque(), one.take_headers())
-            });
-            self.0.lock().unwrap().extend(reported);
-        }
-    }
-
     #[test]
     fn records_whose_lists_were_others_before_are_read_back_with_their_own_headers() {
         const ROUNDS: usize = 20;
@@ -358,11 +333,7 @@ mod tests {
         let cluster = EmbeddedCluster::start(1).unwrap();
         cluster.create_topic("t", 2).unwrap();
         let settings = Settings::new(&cluster.bootstrap_servers(), "g");
-        let context = Noting::default();
-        let reported = Arc::clone(&context.0);
-        let producer: BaseProducer<Noting> =
-            create(&settings.producer(100_000, 1 << 26), context).unwrap();
-        let mut producer = ReportingProducer::new(producer);
+        let (mut producer, noted) = noting(&settings.producer(100_000, 1 << 26));
         let topic = producer.topic("t").unwrap();
         let mut lists = HeaderLists::new(NAMES);
         let mut built = std::collections::HashSet::new();
@@ -381,15 +352,11 @@ mod tests {
                 };
                 topic.produce(&record, &mut Some(list)).unwrap();
             }
-            let begun = crate::clock::Clock::instant();
-            while reported.lock().unwrap().len() < EACH {
-                producer.serve();
-                assert!(begun.elapsed() < Duration::from_secs(30), "{EACH} reports");
-                std::thread::park_timeout(Duration::from_millis(1));
-            }
-            for (partition, opaque, headers) in reported.lock().unwrap().drain(..) {
-                assert!(headers.is_some(), "the record had a list");
-                lists.give_back(partition, opaque, headers);
+            wait_for(&mut producer, &noted, EACH);
+            for one in noted.lock().unwrap().drain(..) {
+                assert_eq!(one.error, None);
+                assert!(one.headers.is_some(), "the record had a list");
+                lists.give_back(one.partition, one.opaque, one.headers);
             }
         }
         // A round's worth for each number of digits: all the other lists were used again.

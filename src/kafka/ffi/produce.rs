@@ -347,58 +347,19 @@ impl Drop for Headers {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use rdkafka::client::ClientContext;
-    use rdkafka::message::DeliveryResult;
-
     use super::*;
     use crate::kafka::admin::Admin;
-    use crate::kafka::client::{Settings, create};
+    use crate::kafka::client::Settings;
+    use crate::kafka::ffi::noting::{noting, wait_for};
     use crate::kafka::mock::EmbeddedCluster;
     use crate::kafka::reader::TopicReader;
-
-    type Seen = Arc<Mutex<Vec<(usize, Option<RDKafkaErrorCode>, String)>>>;
-
-    #[derive(Default)]
-    struct Noting(Seen);
-
-    impl ClientContext for Noting {}
-
-    impl ProducerContext for Noting {
-        type DeliveryOpaque = usize;
-
-        fn delivery(&self, _: &DeliveryResult<'_>, opaque: usize) {
-            panic!("the crate served the report of {opaque}");
-        }
-    }
-
-    impl Reports for Noting {
-        fn delivered<'e>(&self, reports: impl ExactSizeIterator<Item = Report<'e>>) {
-            let seen = reports.map(|report| (report.opaque(), report.error(), report.topic()));
-            self.0.lock().unwrap().extend(seen);
-        }
-    }
-
-    fn wait_for(producer: &mut ReportingProducer<Noting>, seen: &Seen, count: usize) {
-        let begun = crate::clock::Clock::instant();
-        while seen.lock().unwrap().len() < count {
-            producer.serve();
-            assert!(begun.elapsed() < Duration::from_secs(30), "{count} reports");
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
-    }
 
     #[test]
     fn what_was_produced_is_read_back_and_each_record_is_reported_once() {
         let cluster = EmbeddedCluster::start(1).unwrap();
         cluster.create_topic("t", 2).unwrap();
         let settings = Settings::new(&cluster.bootstrap_servers(), "g");
-        let context = Noting::default();
-        let seen = Arc::clone(&context.0);
-        let producer: BaseProducer<Noting> =
-            create(&settings.producer(100_000, 1 << 26), context).unwrap();
-        let mut producer = ReportingProducer::new(producer);
+        let (mut producer, seen) = noting(&settings.producer(100_000, 1 << 26));
         let topic = producer.topic("t").unwrap();
         for number in 0..2_000 {
             let record = Produced {
@@ -415,9 +376,10 @@ mod tests {
         }
         wait_for(&mut producer, &seen, 2_000);
         let mut reported = std::mem::take(&mut *seen.lock().unwrap());
-        reported.sort_unstable_by_key(|(opaque, ..)| *opaque);
-        for (number, report) in reported.iter().enumerate() {
-            assert_eq!(*report, (number, None, "t".to_owned()));
+        reported.sort_unstable_by_key(|one| one.opaque);
+        for (number, one) in reported.iter().enumerate() {
+            let report = (one.opaque, one.error, one.topic.as_str());
+            assert_eq!(report, (number, None, "t"));
         }
 
         let admin = Admin::new(&settings, Duration::from_secs(10)).unwrap();
@@ -445,10 +407,7 @@ mod tests {
         let settings = Settings::new(&cluster.bootstrap_servers(), "g");
         let mut config = settings.producer(100_000, 1 << 26);
         config.set("message.max.bytes", "1000");
-        let context = Noting::default();
-        let seen = Arc::clone(&context.0);
-        let producer: BaseProducer<Noting> = create(&config, context).unwrap();
-        let mut producer = ReportingProducer::new(producer);
+        let (mut producer, seen) = noting(&config);
         let topic = producer.topic("t").unwrap();
         let record = |opaque, value| Produced {
             opaque,
@@ -471,15 +430,15 @@ mod tests {
         producer.base().purge(all);
         wait_for(&mut producer, &seen, 2);
         let reports = seen.lock().unwrap();
-        assert_eq!((reports[0].0, reports[0].1), (2, None));
-        assert_eq!(reports[1].0, 3);
+        assert_eq!((reports[0].opaque, reports[0].error), (2, None));
+        assert_eq!(reports[1].opaque, 3);
         assert!(
             matches!(
-                reports[1].1,
+                reports[1].error,
                 Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight)
             ),
             "{:?}",
-            reports[1]
+            reports[1].error
         );
     }
 }

@@ -116,17 +116,17 @@ impl ProducerContext for Context {
 
     /// Only while the crate flushes, before a commit and at the producer's end.
     fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
-        let ack = match result {
-            Ok(message) => self.delivered(token, || timestamp_of(message.timestamp())),
+        let (ack, message) = match result {
+            Ok(message) => (
+                self.delivered(token, || timestamp_of(message.timestamp())),
+                message,
+            ),
             Err((error, message)) => {
                 let code = error
                     .rdkafka_error_code()
                     .unwrap_or(RDKafkaErrorCode::Unknown);
-                self.not_delivered(token, code, message.topic())
+                (self.not_delivered(token, code, message.topic()), message)
             }
-        };
-        let message = match result {
-            Ok(message) | Err((_, message)) => message,
         };
         self.acks.lock().push_back(Reported {
             ack,
