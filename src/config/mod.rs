@@ -186,7 +186,14 @@ impl Read {
         } = written;
         let mut wrong = |origin, message: String| problems.push(Problem::new(origin, message));
         if let Some((section, property)) = kafka_property(&name) {
-            if let Some(refusal) = librdkafka::refusal(section, &property) {
+            // Taken as properties, these two would be shown as what no file can say.
+            if property.is_empty() {
+                return wrong(origin, format!("`{name}` names no property"));
+            }
+            if KAFKA_SECTIONS.contains(&name.as_str()) {
+                return wrong(origin, format!("`{name}` is a section, not a property"));
+            }
+            if let Some(refusal) = librdkafka::refusal(section, property) {
                 return wrong(origin, format!("`[{section}]`: {refusal}"));
             }
             match raw.property() {
@@ -201,7 +208,7 @@ impl Read {
                 }
                 Ok(text) => {
                     self.properties
-                        .insert((section, property), (text, origin, referred));
+                        .insert((section, property.to_owned()), (text, origin, referred));
                 }
                 Err(expected) => wrong(origin, format!("`{name}` {expected}")),
             }
@@ -377,7 +384,8 @@ impl Read {
     }
 
     fn origin_of_property(&self, name: &str) -> Option<Origin> {
-        let found = self.properties.get(&kafka_property(name)?);
+        let (section, property) = kafka_property(name)?;
+        let found = self.properties.get(&(section, property.to_owned()));
         found.map(|(_, origin, _)| origin.clone())
     }
 
@@ -432,11 +440,11 @@ impl Read {
     }
 }
 
-/// Splits `kafka.consumer.fetch.max.bytes` into its section and librdkafka's name.
-fn kafka_property(name: &str) -> Option<(&'static str, String)> {
+/// Splits `kafka.consumer.fetch.max.bytes` into its section and librdkafka's name, which may be empty.
+fn kafka_property(name: &str) -> Option<(&'static str, &str)> {
     KAFKA_SECTIONS.into_iter().find_map(|section| {
         let property = name.strip_prefix(section)?.strip_prefix('.')?;
-        (!property.is_empty()).then(|| (section, property.to_owned()))
+        Some((section, property))
     })
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::keys::{self, Default, KEYS, Key, Kind};
 use super::value::expectation;
-use super::{KAFKA_SECTIONS, Setting, librdkafka};
+use super::{KAFKA_SECTIONS, Setting, kafka_property, librdkafka};
 
 /// librdkafka properties that are set unless the configuration says otherwise: name, value, reason.
 pub const KAFKA_DEFAULTS: &[(&str, &str, &str)] = &[
@@ -165,15 +165,9 @@ fn toml_text(value: &Json) -> String {
 }
 
 fn split(name: &str) -> (&str, &str) {
-    for section in KAFKA_SECTIONS {
-        if let Some(leaf) = name
-            .strip_prefix(section)
-            .and_then(|rest| rest.strip_prefix('.'))
-        {
-            return (&name[..section.len()], leaf);
-        }
-    }
-    name.split_once('.').unwrap_or(("", name))
+    kafka_property(name)
+        .or_else(|| name.split_once('.'))
+        .unwrap_or(("", name))
 }
 
 fn reference() -> Json {

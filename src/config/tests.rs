@@ -169,6 +169,22 @@ fn what_is_wrong_between_keys_and_by_another_judge_is_reported_beside_the_rest()
 }
 
 #[test]
+fn a_kafka_section_is_no_property_and_neither_is_what_has_no_name() {
+    // Taken as properties of `[kafka]`, either would be shown as what no file could say again.
+    let text = problems(
+        "[kafka]\n\"consumer\" = 1\n\"zones.\" = 2\n\"\" = 3\n\"producer.linger.ms\" = 5\n",
+    );
+    for expected in [
+        "`kafka.consumer` is a section",
+        "`kafka.zones.` names no property",
+        "`kafka.` names no property",
+    ] {
+        assert!(text.contains(expected), "no {expected:?} in {text}");
+    }
+    assert_eq!(text.lines().count(), 3, "{text}");
+}
+
+#[test]
 fn a_fault_between_the_fields_stands_where_one_of_them_was_written() {
     let text = problems(
         "[telemetry]\nid = \"/p\"\nlat = \"/q\"\nlon = \"/q\"\n[enriched]\nfield = \"p\"\n",
