@@ -79,6 +79,7 @@ pub struct Hits {
     /// The queries that found several, ascending, as long as their answers are to be sorted.
     several: Vec<usize>,
     passed: tiles::Passed,
+    bygone: past::Bygone,
 }
 
 impl Hits {

@@ -17,6 +17,7 @@ use rstar::{AABB, RTree, RTreeObject};
 
 use super::Query;
 use super::rtree;
+use super::tiles::TOGETHER;
 use super::versions::{VersionSlot, VersionTable};
 use crate::geometry::{Envelope, Position};
 use crate::time::EventTime;
@@ -25,6 +26,8 @@ use crate::time::EventTime;
 const GROWTH: usize = 4;
 /// So many levels of a grid are in use: those with the most envelopes.
 const LEVELS: usize = 4;
+/// So many pieces are gone through rather than searched.
+const FEW: usize = 8;
 /// Envelopes that are more than about four times as wide as high, or the reverse, are in no cell: powers of two.
 const SLENDER: u32 = 2;
 
@@ -74,11 +77,26 @@ struct Grid {
     end: EventTime,
 }
 
-/// A piece under a cell.
+/// A piece under a cell: what tells most places and instants that it is not theirs, without a look at the piece.
 struct Filed {
     /// The last end of the pieces of the subtree that this one is the root of.
     reach: EventTime,
+    valid_from: EventTime,
     piece: u32,
+    part: Part,
+}
+
+/// What an envelope takes of a cell that it touches, in 256ths of the cell's width and height.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    x: (u8, u8),
+    y: (u8, u8),
+}
+
+impl Part {
+    fn holds(self, (x, y): (u8, u8)) -> bool {
+        self.x.0 <= x && x <= self.x.1 && self.y.0 <= y && y <= self.y.1
+    }
 }
 
 /// Finishes the tree of a bucket: its root stands in the middle, before it what began before. Gives its reach.
@@ -93,23 +111,27 @@ fn fill(filed: &mut [Filed], pieces: &[Piece]) -> EventTime {
     root.reach
 }
 
-/// Looks at the pieces that may have been in force then, in the order of their begin; `look` says whether one had begun. An
-/// interval tree (Cormen et al., Introduction to Algorithms, 14.3), and as deep as the logarithm of the number of pieces.
-fn search(filed: &[Filed], at: EventTime, look: &mut impl FnMut(u32) -> bool) {
-    let Some(root) = filed.get(filed.len() / 2) else {
-        return;
-    };
+/// Looks at the pieces that had begun then and may have been in force, in the order of their begin. An interval tree (Cormen et
+/// al., Introduction to Algorithms, 14.3), and as deep as the logarithm of the number of pieces.
+fn search(filed: &[Filed], at: EventTime, look: &mut impl FnMut(&Filed)) {
+    if filed.len() <= FEW {
+        let begun = filed.iter().take_while(|filed| filed.valid_from <= at);
+        return begun.for_each(look);
+    }
+    let middle = filed.len() / 2;
+    let root = &filed[middle];
     if root.reach <= at {
         return;
     }
-    search(&filed[..filed.len() / 2], at, look);
-    if look(root.piece) {
-        search(&filed[filed.len() / 2 + 1..], at, look);
+    search(&filed[..middle], at, look);
+    if root.valid_from <= at {
+        look(root);
+        search(&filed[middle + 1..], at, look);
     }
 }
 
 /// A place in units, from the south-western corner of the map; never descends where a coordinate ascends.
-#[derive(Copy, Clone)]
+#[derive(Copy, Clone, Debug)]
 struct Units {
     x: u64,
     y: u64,
@@ -126,6 +148,12 @@ impl Units {
 
     fn cell(self, level: u32) -> (u64, u64) {
         (self.x >> level, self.y >> level)
+    }
+
+    /// Where in its cell, in 256ths; never descends within the cell where a coordinate ascends.
+    fn within_cell(self, level: u32) -> (u8, u8) {
+        let within = |units: u64| ((units << 8 >> level) & 0xff) as u8;
+        (within(self.x), within(self.y))
     }
 }
 
@@ -151,11 +179,25 @@ fn level(bounds: &Envelope) -> Option<u32> {
     (wide.abs_diff(high) <= SLENDER).then_some(wide.max(high))
 }
 
-/// The cells of a level that an envelope touches.
-fn cells(bounds: &Envelope, level: u32) -> impl Iterator<Item = (u64, u64)> + use<> {
+/// The cells of a level that an envelope touches, and what it takes of each.
+fn cells(bounds: &Envelope, level: u32) -> impl Iterator<Item = ((u64, u64), Part)> + use<> {
     let (from, to) = corners(bounds);
     let ((left, low), (right, high)) = (from.cell(level), to.cell(level));
-    (left..=right).flat_map(move |x| (low..=high).map(move |y| (x, y)))
+    let (begin, end) = (from.within_cell(level), to.within_cell(level));
+    let part = |cell: u64, first: u64, last: u64, begin: u8, end: u8| {
+        let begin = if cell == first { begin } else { 0 };
+        let end = if cell == last { end } else { u8::MAX };
+        (begin, end)
+    };
+    (left..=right).flat_map(move |x| {
+        (low..=high).map(move |y| {
+            let part = Part {
+                x: part(x, left, right, begin.0, end.0),
+                y: part(y, low, high, begin.1, end.1),
+            };
+            ((x, y), part)
+        })
+    })
 }
 
 fn corners(bounds: &Envelope) -> (Units, Units) {
@@ -211,41 +253,105 @@ impl Grid {
             .cloned()
     }
 
-    /// Calls `candidate` for every version whose envelope holds the place and that was in force then. Twice where two of its
-    /// envelopes do, or its cells of two levels share a bucket.
-    fn candidates(
-        &self,
-        at: EventTime,
-        place: Position,
-        units: Units,
-        candidate: &mut impl FnMut(VersionSlot),
-    ) {
-        if at < self.valid_from || at >= self.end {
-            return;
-        }
+    /// Notes every version whose envelope holds the place and that was in force then, for each of some queries. Twice where two
+    /// of its envelopes do, or its cells of two levels share a bucket.
+    ///
+    /// In stages, as places go down the tiles: what a stage reads of memory is fetched for all places before the next one looks
+    /// at it.
+    fn candidates(&self, queries: &[Asked], found: &mut Bygone) {
+        found.pieces.clear();
         let bits = (self.begins.len() - 1).trailing_zeros();
         let mut levels = self.levels;
         while levels != 0 {
             let level = levels.trailing_zeros();
             levels &= levels - 1;
-            let bucket = bucket(units.cell(level), level, bits);
-            let (from, to) = (self.begins[bucket], self.begins[bucket + 1]);
-            search(&self.filed[from as usize..to as usize], at, &mut |piece| {
-                let piece = &self.pieces[piece as usize];
-                if piece.is_in_force(at) && piece.bounds.covers(place) {
-                    candidate(piece.slot);
-                }
-                piece.valid_from <= at
-            });
+            for queries in queries.chunks(TOGETHER) {
+                self.search_level(level, bits, queries, &mut found.pieces);
+            }
         }
-        if self.others.size() > 0 {
-            rtree::probe(&self.others, [place.lon, place.lat], &mut |piece| {
-                if piece.is_in_force(at) {
-                    candidate(piece.slot);
+        let pieces = &self.pieces;
+        let of = |(_, piece): &(Asked, u32)| pieces[*piece as usize].slot.0;
+        std::hint::black_box(found.pieces.iter().fold(0, |read, one| read ^ of(one)));
+        for (asked, piece) in &found.pieces {
+            let piece = &self.pieces[*piece as usize];
+            if piece.is_in_force(asked.at) && piece.bounds.covers(asked.place) {
+                found.slots.push((asked.query, piece.slot));
+            }
+        }
+        if self.others.size() == 0 {
+            return;
+        }
+        for asked in queries.iter().filter(|asked| self.had_any_at(asked.at)) {
+            let place = [asked.place.lon, asked.place.lat];
+            rtree::probe(&self.others, place, &mut |piece| {
+                if piece.is_in_force(asked.at) {
+                    found.slots.push((asked.query, piece.slot));
                 }
             });
         }
     }
+
+    fn search_level(
+        &self,
+        level: u32,
+        bits: u32,
+        queries: &[Asked],
+        found: &mut Vec<(Asked, u32)>,
+    ) {
+        let mut buckets = [(0, 0); TOGETHER];
+        for (ends, asked) in buckets.iter_mut().zip(queries) {
+            if self.had_any_at(asked.at) {
+                let bucket = bucket(asked.units.cell(level), level, bits);
+                *ends = (self.begins[bucket], self.begins[bucket + 1]);
+            }
+        }
+        let begin = |ends: &(u32, u32)| self.filed.get(ends.0 as usize);
+        let read = buckets.iter().filter_map(begin);
+        std::hint::black_box(read.fold(0, |read, filed| read ^ filed.piece));
+        for (ends, asked) in buckets.iter().zip(queries) {
+            let within = asked.units.within_cell(level);
+            let filed = &self.filed[ends.0 as usize..ends.1 as usize];
+            search(filed, asked.at, &mut |filed| {
+                if filed.part.holds(within) {
+                    found.push((*asked, filed.piece));
+                }
+            });
+        }
+    }
+
+    /// Whether any of its versions may have been in force then.
+    fn had_any_at(&self, at: EventTime) -> bool {
+        self.valid_from <= at && at < self.end
+    }
+}
+
+/// A place and an instant of a query.
+#[derive(Copy, Clone, Debug)]
+struct Asked {
+    query: usize,
+    at: EventTime,
+    place: Position,
+    units: Units,
+}
+
+impl Asked {
+    fn new(query: usize, at: EventTime, place: Position) -> Self {
+        Self {
+            query,
+            at,
+            place,
+            units: Units::of(place.lon, place.lat),
+        }
+    }
+}
+
+/// What queries found in the past; reused, so a warm one allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Bygone {
+    asked: Vec<Asked>,
+    pieces: Vec<(Asked, u32)>,
+    /// The number of the query, which ascends, and what it found.
+    pub(super) slots: Vec<(usize, VersionSlot)>,
 }
 
 /// Files pieces under their cells, by bucket; gives also where each bucket begins, and where the last one ends.
@@ -258,23 +364,26 @@ fn file(pieces: &[Piece]) -> (Vec<Filed>, Vec<u32>) {
     let mut in_buckets = Vec::with_capacity(count);
     for (number, piece) in pieces.iter().enumerate() {
         let level = level(piece);
-        let buckets = cells(&piece.bounds, level).map(|cell| bucket(cell, level, bits));
-        in_buckets.extend(buckets.map(|bucket| (bucket as u32, number as u32)));
+        in_buckets.extend(cells(&piece.bounds, level).map(|(cell, part)| {
+            let bucket = bucket(cell, level, bits) as u32;
+            (bucket, number as u32, part)
+        }));
     }
+    // Two of its cells may share a bucket: it stands there twice, with what it takes of each.
     in_buckets.sort_unstable();
-    // Two of its cells may share a bucket.
-    in_buckets.dedup();
     let mut begins = vec![0; (1 << bits) + 1];
-    for (bucket, _) in &in_buckets {
+    for (bucket, ..) in &in_buckets {
         begins[*bucket as usize + 1] += 1;
     }
     for at in 1..begins.len() {
         begins[at] += begins[at - 1];
     }
-    let reach = EventTime::MIN;
-    let filed = in_buckets
-        .into_iter()
-        .map(|(_, piece)| Filed { reach, piece });
+    let filed = in_buckets.into_iter().map(|(_, piece, part)| Filed {
+        reach: EventTime::MIN,
+        valid_from: pieces[piece as usize].valid_from,
+        piece,
+        part,
+    });
     let mut filed: Vec<_> = filed.collect();
     for ends in begins.windows(2) {
         fill(&mut filed[ends[0] as usize..ends[1] as usize], pieces);
@@ -288,23 +397,27 @@ impl Past {
         self.grids.iter().any(|grid| at < grid.end)
     }
 
-    /// Calls `candidate` for every slot whose envelope holds the position, and that was in force as it was filed; for some of
-    /// them twice.
-    pub(super) fn candidates(&self, query: &Query, mut candidate: impl FnMut(VersionSlot)) {
-        let mut place = query.position;
-        self.probe(query.at, place, &mut candidate);
-        if place.lon.abs() == 180.0 {
-            // The same place has two longitudes.
-            place.lon = -place.lon;
-            self.probe(query.at, place, &mut candidate);
+    /// Finds every slot whose envelope holds a query's position, and that was in force as it was filed; for some of them twice.
+    pub(super) fn candidates(&self, queries: &[Query], found: &mut Bygone) {
+        let mut asked = std::mem::take(&mut found.asked);
+        asked.clear();
+        found.slots.clear();
+        for (number, query) in queries.iter().enumerate() {
+            let place = query.position;
+            asked.push(Asked::new(number, query.at, place));
+            if place.lon.abs() == 180.0 {
+                // The same place has two longitudes.
+                let lon = -place.lon;
+                asked.push(Asked::new(number, query.at, Position { lon, ..place }));
+            }
         }
-    }
-
-    fn probe(&self, at: EventTime, place: Position, candidate: &mut impl FnMut(VersionSlot)) {
-        let units = Units::of(place.lon, place.lat);
         for grid in &self.grids {
-            grid.candidates(at, place, units, candidate);
+            grid.candidates(&asked, found);
         }
+        if !found.slots.is_sorted() {
+            found.slots.sort_unstable();
+        }
+        found.asked = asked;
     }
 
     /// Adds versions that ended long ago.
@@ -389,16 +502,6 @@ mod tests {
         (place(), extent(), extent()).prop_map(|((lon, lat), wide, high)| (lon, lat, wide, high))
     }
 
-    /// What is found there, each once.
-    fn found(grid: &Grid, at: EventTime, place: Position) -> Vec<VersionSlot> {
-        let mut found = Vec::new();
-        let units = Units::of(place.lon, place.lat);
-        grid.candidates(at, place, units, &mut |slot| found.push(slot));
-        found.sort_unstable();
-        found.dedup();
-        found
-    }
-
     #[test]
     fn of_a_hundred_thousand_versions_of_one_zone_few_are_looked_at() {
         const COUNT: usize = 100_000;
@@ -412,13 +515,12 @@ mod tests {
         for number in [0, 1, 12_345, COUNT - 1] {
             for (at, is_found) in [(2 * number, true), (2 * number + 1, false)] {
                 let (mut looked_at, mut found) = (0, Vec::new());
-                search(&grid.filed[..COUNT], millis(at), &mut |piece| {
+                search(&grid.filed[..COUNT], millis(at), &mut |filed| {
                     looked_at += 1;
-                    let piece = &grid.pieces[piece as usize];
+                    let piece = &grid.pieces[filed.piece as usize];
                     if piece.is_in_force(millis(at)) {
                         found.push(piece.slot);
                     }
-                    piece.valid_from <= millis(at)
                 });
                 assert!(looked_at <= 40, "{looked_at} at {at}");
                 let expected = is_found.then_some(VersionSlot(number as u32));
@@ -454,21 +556,29 @@ mod tests {
             millis in -1_i64..16,
         ) {
             let pieces: Vec<_> = rectangles.iter().enumerate().map(|(slot, one)| piece(slot, *one)).collect();
-            let at = EventTime::from_millis(millis).unwrap();
             let corners = pieces.iter().flat_map(|piece| {
                 let Envelope { lon_min, lat_min, lon_max, lat_max } = piece.bounds;
                 [(lon_min, lat_min), (lon_min, lat_max), (lon_max, lat_min), (lon_max, lat_max)]
             });
             let places: Vec<_> = places.into_iter().chain(corners).collect();
             let grid = Grid::of(pieces.clone()).unwrap();
-            for (lon, lat) in places {
-                let place = Position { lon, lat };
-                let expected: Vec<_> = (pieces.iter())
-                    .filter(|piece| piece.is_in_force(at) && piece.bounds.covers(place))
-                    .map(|piece| piece.slot)
-                    .collect();
-                prop_assert_eq!(found(&grid, at, place), expected, "{:?}", place);
-            }
+            let asked: Vec<_> = (places.into_iter().enumerate())
+                .map(|(query, (lon, lat))| {
+                    let at = EventTime::from_millis(millis + query as i64 % 3).unwrap();
+                    Asked::new(query, at, Position { lon, lat })
+                })
+                .collect();
+            let mut found = Bygone::default();
+            grid.candidates(&asked, &mut found);
+            found.slots.sort_unstable();
+            found.slots.dedup();
+            let expected: Vec<_> = (asked.iter())
+                .flat_map(|asked| {
+                    let is_found = |piece: &&Piece| piece.is_in_force(asked.at) && piece.bounds.covers(asked.place);
+                    pieces.iter().filter(is_found).map(|piece| (asked.query, piece.slot))
+                })
+                .collect();
+            prop_assert_eq!(found.slots, expected, "{:?}", asked);
         }
 
         #[test]

@@ -31,8 +31,8 @@ use build::{Builder, Limits};
 use change::{Changer, Delta};
 use grid::Tile;
 use page::Child;
-use slots::{Slots, Standing};
-pub(super) use walk::Passed;
+use slots::{Cohorts, Slots, Standing};
+pub(super) use walk::{Passed, TOGETHER};
 use work::Work;
 
 /// The same as [`HOT`] where much of the tree is over: twice as long as an event waits to be settled, unless told otherwise.
@@ -46,8 +46,8 @@ pub(super) struct Tiles {
     slots: Slots,
     /// How many versions are in the tree.
     count: usize,
-    /// No settled version begins after it.
-    settled_from: Option<EventTime>,
+    /// Those of the settled ones.
+    cohorts: Cohorts,
     /// None of the others begins or ends after it.
     noted_until: EventTime,
     /// When something about a slot is due: it has been in force for long, or has been over for long.
@@ -62,7 +62,7 @@ impl Default for Tiles {
             root: Child::Empty,
             slots: Slots::default(),
             count: 0,
-            settled_from: None,
+            cohorts: Cohorts::default(),
             noted_until: EventTime::MIN,
             due: OrdSet::new(),
             past: Past::default(),
@@ -92,7 +92,7 @@ impl Tiles {
         *self = Self::within(self.limits);
         let cold_before = as_of.minus(HOT);
         let mut hot = Vec::with_capacity(versions.len());
-        let mut past = Vec::new();
+        let (mut past, mut settled) = (Vec::new(), Vec::new());
         for (slot, version) in versions.iter() {
             if version.end().is_some_and(|end| end <= cold_before) {
                 past.push(slot);
@@ -100,12 +100,16 @@ impl Tiles {
             }
             hot.push((slot.0, &version.zone().area));
             if version.end().is_none() && version.valid_from() <= cold_before {
-                self.settle(slot, version.valid_from());
+                settled.push((slot, version.valid_from()));
             } else {
                 self.note(slot, version);
             }
         }
         self.count = hot.len();
+        self.cohorts = Cohorts::of(settled.iter().map(|(_, begin)| *begin).collect());
+        for (slot, begin) in settled {
+            self.settle(slot, begin);
+        }
         self.past.add(&past, versions);
         let mut work = Work::default();
         for (slot, area) in hot {
@@ -115,8 +119,8 @@ impl Tiles {
     }
 
     fn settle(&mut self, slot: VersionSlot, valid_from: EventTime) {
-        self.slots.set(slot.0, Standing::Settled);
-        self.settled_from = self.settled_from.max(Some(valid_from));
+        let cohort = self.cohorts.add(valid_from, self.count);
+        self.slots.set(slot.0, Standing::Settled(cohort));
     }
 
     /// Notes when a version in the tree asks for attention.

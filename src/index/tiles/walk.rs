@@ -4,13 +4,14 @@
 use super::Tiles;
 use super::grid::{Key, LEVEL_MAX, Reach};
 use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Child, Word};
-use super::slots::Standing;
+use super::slots::{Begun, Standing};
+use crate::index::past::Bygone;
 use crate::index::versions::{VersionSlot, VersionTable};
 use crate::index::{Hits, Query};
 use crate::time::EventTime;
 
 /// Places that go down together.
-const TOGETHER: usize = 32;
+pub(in crate::index) const TOGETHER: usize = 32;
 /// Ends the list of a place's zones met on the way.
 const NONE: u32 = u32::MAX;
 
@@ -56,6 +57,7 @@ impl Tiles {
         hits: &mut Hits,
     ) {
         let mut passed = std::mem::take(&mut hits.passed);
+        let mut bygone = std::mem::take(&mut hits.bygone);
         for together in queries.chunks(TOGETHER) {
             let mut keys = [Key::default(); TOGETHER];
             let mut paths = [0; TOGETHER];
@@ -70,18 +72,21 @@ impl Tiles {
             }
             let (paths, ways) = (&paths[..together.len()], &mut ways[..together.len()]);
             passed.0.clear();
+            bygone.slots.clear();
             self.descend(paths, ways, &mut passed);
-            let is_settled = self.settled_from.is_none_or(|from| earliest >= from);
-            let is_past = self.past.may_have_been_in_force(earliest);
             let asking = Asking {
                 tiles: self,
                 versions,
                 passed: &passed,
-                is_settled,
+                begun: self.cohorts.begun(earliest),
                 is_after_all: earliest >= self.noted_until,
             };
             let is_at_the_end = farthest.is_at_the_end_of_the_world();
             let mut several = 0_u32;
+            if self.past.may_have_been_in_force(earliest) {
+                self.look_into_the_past(together, versions, &mut bygone);
+            }
+            let mut bygones = bygone.slots.iter().peekable();
             let asked = together.iter().zip(&keys).zip(ways).zip(&mut ends);
             for (number, (((query, key), way), end)) in asked.enumerate() {
                 let from = hits.slots.len();
@@ -90,8 +95,8 @@ impl Tiles {
                 } else {
                     asking.finish::<false>(query, way, *key, hits);
                 }
-                if is_past {
-                    self.look_into_the_past(query, versions, hits);
+                while let Some((_, slot)) = bygones.next_if(|(of, _)| *of == number) {
+                    hits.slots.push(*slot);
                 }
                 if hits.slots.len() > from + 1 {
                     several |= 1 << number;
@@ -112,6 +117,7 @@ impl Tiles {
         }
         hits.sort(versions);
         hits.passed = passed;
+        hits.bygone = bygone;
     }
 
     /// Down to what ends the way of each place, in stages: what a stage reads of memory is fetched for all places before
@@ -148,15 +154,23 @@ impl Tiles {
         std::hint::black_box(read);
     }
 
+    /// Finds the versions of the past that cover places, by the number of the query.
     #[inline(never)]
-    fn look_into_the_past(&self, query: &Query, versions: &VersionTable, hits: &mut Hits) {
-        self.past.candidates(query, |slot| {
-            if let Some(version) = versions.get(slot)
-                && version.is_in_force(query.at)
-                && version.zone().area.covers(query.position)
-            {
-                hits.slots.push(slot);
-            }
+    fn look_into_the_past(&self, queries: &[Query], versions: &VersionTable, bygone: &mut Bygone) {
+        self.past.candidates(queries, bygone);
+        // As in `descend`: all wait at once for what the next loop reads.
+        let zones = bygone
+            .slots
+            .iter()
+            .filter_map(|(_, slot)| versions.get(*slot));
+        std::hint::black_box(
+            zones.fold(0, |read, version| read ^ version.zone().id.as_str().len()),
+        );
+        bygone.slots.retain(|(number, slot)| {
+            let query = &queries[*number];
+            versions.get(*slot).is_some_and(|version| {
+                version.is_in_force(query.at) && version.zone().area.covers(query.position)
+            })
         });
     }
 }
@@ -233,8 +247,8 @@ struct Asking<'a> {
     tiles: &'a Tiles,
     versions: &'a VersionTable,
     passed: &'a Passed,
-    /// Whether what is settled is in force.
-    is_settled: bool,
+    /// What is settled and in force.
+    begun: Begun,
     /// Whether all else in the tree has begun, and what has an end has ended.
     is_after_all: bool,
 }
@@ -253,7 +267,7 @@ impl Asking<'_> {
     /// Whether the zone is in force without being looked up.
     #[inline(always)]
     fn is_settled(&self, slot: u32) -> bool {
-        self.is_settled && self.tiles.slots.is_settled(slot)
+        self.tiles.slots.is_settled(slot, self.begun)
     }
 
     /// The same where it is to be looked up when it is in force, or whether it covers the place.
