@@ -176,6 +176,13 @@ impl<'a> OriginalHeaders<'a> {
         OriginalHeadersIter(self)
     }
 
+    /// Whether there is none. Told without the way through them where nothing is stored, as with most records.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.stored.is_empty() || self.iter().next().is_none()
+    }
+
     /// Bytes of all names and values.
     #[must_use]
     pub fn byte_len(self) -> usize {
@@ -211,6 +218,14 @@ impl<'a> Iterator for OriginalHeadersIter<'a> {
 }
 
 impl<'a> Stored<'a> {
+    #[inline]
+    const fn is_empty(self) -> bool {
+        match self {
+            Self::Lent(headers) => headers.is_empty(),
+            Self::Packed(bytes) => bytes.is_empty(),
+        }
+    }
+
     fn take_first(&mut self) -> Option<HeaderRef<'a>> {
         match self {
             Self::Lent(headers) => {

@@ -204,6 +204,7 @@ pub struct EnrichedHeaders {
     /// How many of them are filled.
     len: usize,
     names: [&'static str; 4],
+    names_len: usize,
     ends: [u8; 4],
     count: usize,
     /// The `as_of` of the last record, which the next one mostly shares, and its digits.
@@ -265,6 +266,7 @@ impl EnrichedHeaders {
             bytes: [0; ENRICHED_BYTES],
             len: 0,
             names: [""; 4],
+            names_len: 0,
             ends: [0; 4],
             count: 0,
             as_of: None,
@@ -314,7 +316,7 @@ impl EnrichedHeaders {
         flags: Flags,
     ) {
         let mut digits = itoa::Buffer::new();
-        (self.count, self.len) = (0, 0);
+        (self.count, self.len, self.names_len) = (0, 0, 0);
         if let Some((at, as_of)) = matched {
             self.begin(form, AT);
             self.push(digits.format(at.millis()));
@@ -349,10 +351,11 @@ impl EnrichedHeaders {
             HeaderForm::Several => {
                 self.names[self.count] = name;
                 self.count += 1;
+                self.names_len += name.len();
             }
             HeaderForm::One => {
                 let is_first = self.count == 0;
-                (self.names[0], self.count) = (ALL, 1);
+                (self.names[0], self.count, self.names_len) = (ALL, 1, ALL.len());
                 if !is_first {
                     self.push(";");
                 }
@@ -404,9 +407,9 @@ impl EnrichedHeaders {
 
     /// Bytes of all names and values.
     #[must_use]
-    pub fn byte_len(&self) -> usize {
-        let names = self.names[..self.count].iter();
-        self.len + names.map(|name| name.len()).sum::<usize>()
+    #[inline]
+    pub const fn byte_len(&self) -> usize {
+        self.len + self.names_len
     }
 
     /// How many there are.

@@ -18,14 +18,25 @@ const TEXT_MAX: usize = 64;
 /// # Errors
 /// [`RejectionReason::WrongType`] for what is neither a whole number nor a string, [`RejectionReason::TimeRange`] for
 /// a string that is not RFC 3339 and for instants outside the years 0001 to 9999.
+#[inline]
 pub fn read(document: &str, slot: Slot, name: &str) -> Result<EventTime, Rejection> {
+    if slot.kind == Kind::Integer
+        && let Some(millis) =
+            Scanner::standing_at(document, slot.range().start).take_short_integer()
+        && let Some(instant) = EventTime::from_millis(millis)
+    {
+        return Ok(instant);
+    }
+    read_any(document, slot, name)
+}
+
+/// As [`read`], in every form.
+#[inline(never)]
+fn read_any(document: &str, slot: Slot, name: &str) -> Result<EventTime, Rejection> {
     let text = slot.text(document);
     let instant = match slot.kind {
         // An integer too long for 64 bits is far outside the years.
-        Kind::Integer => Scanner::standing_at(document, slot.range().start)
-            .take_short_integer()
-            .or_else(|| text.parse().ok())
-            .and_then(EventTime::from_millis),
+        Kind::Integer => text.parse().ok().and_then(EventTime::from_millis),
         Kind::Float => {
             let millis = json::number(text).unwrap_or(f64::NAN);
             if millis.fract() != 0.0 {

@@ -310,6 +310,7 @@ impl Fields {
         Ok(Decoded { event, splice, id })
     }
 
+    #[inline(always)]
     fn time(
         &self,
         text: &str,
@@ -317,7 +318,10 @@ impl Fields {
         timestamp: RecordTimestamp,
     ) -> Result<EventTime, Rejection> {
         match &self.time {
-            Some(field) => instant::read(text, present(slots, field)?, &field.pointer),
+            Some(field) => match Paths::slot(slots, field.path) {
+                Some(slot) => instant::read(text, slot, &field.pointer),
+                None => Err(absent(field)),
+            },
             None => timestamp.instant().ok_or_else(|| {
                 Rejection::new(RejectionReason::NoTimestamp, "the record has no timestamp")
             }),
@@ -326,6 +330,7 @@ impl Fields {
 
     /// The entity's id. No answer depends on it (the entity of a record is its key), so a record without one, or with
     /// null, is matched like any other; but where it stands it must be an id: a string or an integer.
+    #[inline(always)]
     fn entity(&self, slots: &[Option<Slot>]) -> Result<Option<Slot>, Rejection> {
         let Some(field) = &self.id else {
             return Ok(None);
@@ -339,14 +344,7 @@ impl Fields {
                 kind: json::Kind::Null,
                 ..
             }) => Ok(None),
-            Some(slot) => Err(Rejection::new(
-                RejectionReason::WrongType,
-                format!(
-                    "`{}` is {}, not a string or an integer",
-                    field.pointer,
-                    slot.kind.name()
-                ),
-            )),
+            Some(slot) => Err(of_another_type(field, slot, "a string or an integer")),
         }
     }
 
@@ -368,27 +366,18 @@ impl Fields {
     }
 }
 
-fn present(slots: &[Option<Slot>], field: &Field) -> Result<Slot, Rejection> {
-    Paths::slot(slots, field.path).ok_or_else(|| {
-        Rejection::new(
-            RejectionReason::MissingField,
-            format!("`{}` is absent", field.pointer),
-        )
-    })
-}
-
+#[inline(always)]
 fn coordinate(
     text: &str,
     slots: &[Option<Slot>],
     field: &Field,
     bound: f64,
 ) -> Result<f64, Rejection> {
-    let slot = present(slots, field)?;
+    let Some(slot) = Paths::slot(slots, field.path) else {
+        return Err(absent(field));
+    };
     if !slot.kind.is_number() {
-        return Err(Rejection::new(
-            RejectionReason::WrongType,
-            format!("`{}` is {}, not a number", field.pointer, slot.kind.name()),
-        ));
+        return Err(of_another_type(field, slot, "a number"));
     }
     // The scanner let only numbers through that a float holds.
     let degrees = json::Scanner::standing_at(text, slot.range().start)
@@ -397,11 +386,34 @@ fn coordinate(
     if degrees.abs() <= bound {
         Ok(degrees)
     } else {
-        Err(Rejection::new(
-            RejectionReason::CoordinateRange,
-            format!("`{}` is outside -{bound} to {bound}", field.pointer),
-        ))
+        Err(out_of_range(field, bound))
     }
+}
+
+// What a record is refused for is told apart from the way of a good one, which is the shorter for it.
+
+#[cold]
+fn absent(field: &Field) -> Rejection {
+    Rejection::new(
+        RejectionReason::MissingField,
+        format!("`{}` is absent", field.pointer),
+    )
+}
+
+#[cold]
+fn of_another_type(field: &Field, slot: Slot, wanted: &str) -> Rejection {
+    Rejection::new(
+        RejectionReason::WrongType,
+        format!("`{}` is {}, not {wanted}", field.pointer, slot.kind.name()),
+    )
+}
+
+#[cold]
+fn out_of_range(field: &Field, bound: f64) -> Rejection {
+    Rejection::new(
+        RejectionReason::CoordinateRange,
+        format!("`{}` is outside -{bound} to {bound}", field.pointer),
+    )
 }
 
 /// Pointers that read one place, or that the enriched field would overwrite.

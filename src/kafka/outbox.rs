@@ -462,8 +462,7 @@ impl Outbox {
     /// ordinary.
     fn lend_headers(&mut self, output: &Output<'_>) -> Option<Headers> {
         let values = output.added?.usual()?;
-        let is_alone = output.headers.iter().next().is_none();
-        (is_alone && !self.next.is_filled()).then(|| {
+        (output.headers.is_empty() && !self.next.is_filled()).then(|| {
             let opaque = output.token.into_raw();
             self.way.lists.lend(output.partition, opaque, values)
         })

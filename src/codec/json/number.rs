@@ -2,7 +2,7 @@
 
 use wide::u8x16;
 
-use super::{JsonError, JsonFault, Kind, sixteen_at};
+use super::{JsonError, JsonFault, Kind, WINDOW, sixteen_at, sixteen_in};
 
 /// The number that starts at `start`, with a sign or a digit: its kind, and the byte after it.
 #[inline(always)]
@@ -15,13 +15,29 @@ pub(super) fn number_at(text: &str, start: usize) -> Result<(Kind, usize), JsonE
 /// The number whose first digit is at `first`, where sixteen bytes tell all of it and nothing is odd about it.
 #[inline(always)]
 fn short_number_at(bytes: &[u8], first: usize) -> Option<(Kind, usize)> {
-    let others = others_than_digits(sixteen_at(bytes, first)?);
+    let chunk = sixteen_at(bytes, first)?;
+    let (kind, len) = plain_number(chunk, |digits| bytes[first + digits])?;
+    Some((kind, first + len))
+}
+
+/// As [`short_number_at`], of a window, with the first digit at its byte 32 at most.
+#[inline(always)]
+pub(super) fn plain_in(window: &[u8; WINDOW], first: usize) -> Option<(Kind, usize)> {
+    let chunk = sixteen_in(window, first);
+    let (kind, len) = plain_number(chunk, |digits| window[(first + digits) % WINDOW])?;
+    Some((kind, first + len))
+}
+
+/// The number that these sixteen bytes begin with, and its length; `byte` gives one of them.
+#[inline(always)]
+fn plain_number(chunk: u8x16, byte: impl Fn(usize) -> u8) -> Option<(Kind, usize)> {
+    let others = others_than_digits(chunk);
     let integer = others.trailing_zeros() as usize;
-    let is_integer = integer == 1 || (integer > 1 && bytes[first] != b'0');
+    let is_integer = integer == 1 || (integer > 1 && byte(0) != b'0');
     if !is_integer || integer == 16 {
         return None;
     }
-    let (kind, len) = if bytes[first + integer] == b'.' {
+    let (kind, len) = if byte(integer) == b'.' {
         let len = (others & (others - 1)).trailing_zeros() as usize;
         if len == integer + 1 {
             return None;
@@ -30,8 +46,8 @@ fn short_number_at(bytes: &[u8], first: usize) -> Option<(Kind, usize)> {
     } else {
         (Kind::Integer, integer)
     };
-    let is_whole = len < 16 && !matches!(bytes[first + len], b'e' | b'E');
-    is_whole.then_some((kind, first + len))
+    let is_whole = len < 16 && !matches!(byte(len), b'e' | b'E');
+    is_whole.then_some((kind, len))
 }
 
 /// As [`number_at`], for every number.
@@ -101,29 +117,38 @@ fn some_digits_end(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
 }
 
 /// The digits from `first` on without their point as one number, how many stand behind the point, and the byte after them;
-/// where sixteen bytes hold them and what follows.
+/// where sixteen bytes hold them and what follows, and no more than seven stand before a point.
 #[inline(always)]
 fn short_decimal(bytes: &[u8], first: usize) -> Option<(u64, usize, usize)> {
     let chunk = sixteen_at(bytes, first)?;
     let others = others_than_digits(chunk);
     let integer = others.trailing_zeros() as usize;
     let values = u128::from_le_bytes(chunk.to_array()) ^ (u128::MAX / 255 * b'0' as u128);
-    let (digits, count, len) = if integer < 16 && bytes[first + integer] == b'.' {
-        let len = (others & (others - 1)).trailing_zeros() as usize;
+    // By words: shifts of 128 bits by a variable are told apart at 64.
+    let (mut low, mut high) = (values as u64, (values >> 64) as u64);
+    let (mut count, mut len) = (integer, integer);
+    if bytes.get(first + integer) == Some(&b'.') {
+        if integer >= 8 {
+            return None;
+        }
+        len = (others & (others - 1)).trailing_zeros() as usize;
+        count = len - 1;
         // The digits behind the point move to its place.
         let before = (1 << (8 * integer)) - 1;
-        let joined = (values & before) | ((values >> 8) & !before);
-        (joined, len - 1, len)
-    } else {
-        (values, integer, integer)
-    };
-    if len >= 16 || count == 0 {
-        return None;
+        low = (low & before) | ((low >> 8) & !before) | high << 56;
+        high >>= 8;
     }
-    // The last digit becomes the last of sixteen, and zeros stand before the first.
-    let digits = digits << (8 * (16 - count));
-    let (high, low) = (digits as u64, (digits >> 64) as u64);
-    let whole = eight_digits(high) * 100_000_000 + eight_digits(low);
+    // The last digit becomes the last of eight or sixteen, and zeros stand before the first.
+    let whole = match count {
+        _ if len >= 16 => return None,
+        1..=8 => eight_digits(low << (64 - 8 * count)),
+        9..=15 => {
+            let shift = 8 * (16 - count);
+            let (high, low) = (high << shift | low >> (64 - shift), low << shift);
+            eight_digits(low) * 100_000_000 + eight_digits(high)
+        }
+        _ => return None,
+    };
     Some((whole, count - integer, first + len))
 }
 
@@ -227,7 +252,7 @@ fn others_than_digits(chunk: u8x16) -> u32 {
 }
 
 /// The number at `at` as [`super::Scanner::take_decimal`] reads it, and the byte after it.
-#[inline]
+#[inline(always)]
 pub(super) fn decimal_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     let is_negative = bytes.get(at) == Some(&b'-');
     let first = at + usize::from(is_negative);

@@ -6,7 +6,9 @@
 //! (Li et al., "Mison: a fast JSON parser for data analytics", VLDB 2017), made strict.
 
 use super::{Kind, Paths, Scanned, Slot};
-use crate::codec::json::{Scanner, scalar_at};
+use wide::u8x16;
+
+use crate::codec::json::{Scanner, WINDOW, WINDOW_BEGIN, plain_scalar_in, scalar_at};
 use crate::rejection::Rejection;
 
 /// How many layouts are kept: of the producers of a topic, and of their optional members.
@@ -43,55 +45,52 @@ struct Scalar {
     slot: Option<usize>,
 }
 
-/// Bytes that do not change, to be compared a word at a time.
+/// Bytes that do not change.
 #[derive(Clone, Debug)]
 struct Fixed {
     bytes: Box<[u8]>,
-    /// The first eight of them, and which of these there are.
-    head: u64,
-    mask: u64,
-    /// The last eight of them, where there are as many.
-    tail: u64,
-}
-
-fn word(bytes: &[u8]) -> Option<u64> {
-    bytes.try_into().ok().map(u64::from_le_bytes)
+    /// The first and the last sixteen of them, the same where there are no more; zeros where there are fewer, which stand at no
+    /// place that counts.
+    head: [u8; 16],
+    tail: [u8; 16],
+    /// A bit for each byte of `head` that counts.
+    counts: u32,
+    /// Where `tail` begins.
+    tail_at: usize,
 }
 
 impl Fixed {
     fn new(bytes: &[u8]) -> Self {
-        let mut head = [0; 8];
-        let len = bytes.len().min(8);
+        let mut head = [0; 16];
+        let len = bytes.len().min(16);
         head[..len].copy_from_slice(&bytes[..len]);
         Self {
-            head: u64::from_le_bytes(head),
-            mask: if len == 8 {
-                u64::MAX
-            } else {
-                (1 << (8 * len)) - 1
-            },
-            tail: bytes
-                .last_chunk()
-                .map_or(0, |last| u64::from_le_bytes(*last)),
+            head,
+            tail: bytes.last_chunk().copied().unwrap_or(head),
+            counts: (1 << len) - 1,
+            tail_at: bytes.len().saturating_sub(16),
             bytes: bytes.into(),
         }
     }
 
-    /// Whether these bytes stand at `at`.
+    /// Whether a window begins with these bytes, if a scalar may follow them there.
     #[inline(always)]
-    fn is_at(&self, document: &[u8], at: usize) -> bool {
-        let len = self.bytes.len();
-        let Some(head) = document.get(at..at + 8).and_then(word) else {
-            return document.get(at..at + len) == Some(&*self.bytes);
+    fn begins(&self, window: &[u8; WINDOW]) -> bool {
+        let is = |sixteen: &[u8; 16], at: usize| {
+            let there = window[at % 16..]
+                .first_chunk()
+                .expect("it is in the window");
+            let same = u8x16::new(*there).cmp_eq(u8x16::new(*sixteen));
+            same.move_mask() as u32 & self.counts == self.counts
         };
-        if (head ^ self.head) & self.mask != 0 {
-            return false;
-        }
-        match len {
-            0..=8 => true,
-            9..=16 => document.get(at + len - 8..at + len).and_then(word) == Some(self.tail),
-            _ => document.get(at + 8..at + len) == Some(&self.bytes[8..]),
-        }
+        self.bytes.len() < WINDOW_BEGIN
+            && is(&self.head, 0)
+            && (self.tail_at == 0 || is(&self.tail, self.tail_at))
+    }
+
+    /// Whether these bytes stand at `at`.
+    fn is_at(&self, document: &[u8], at: usize) -> bool {
+        document.get(at..at + self.bytes.len()) == Some(&*self.bytes)
     }
 }
 
@@ -146,26 +145,57 @@ impl Layout {
     /// Reads a record that has this layout; `None` where it has not, the slots are as they may be then.
     #[inline]
     fn read(&self, text: &str, slots: &mut [Option<Slot>]) -> Option<Scanned> {
-        let bytes = text.as_bytes();
-        let mut at = 0;
+        let mut rest = text.as_bytes();
         for scalar in &self.scalars {
-            if !scalar.before.is_at(bytes, at) {
-                return None;
-            }
-            let start = at + scalar.before.bytes.len();
-            let (kind, end) = scalar_at(text, start).ok()?;
+            let at = text.len() - rest.len();
+            let in_window = rest
+                .first_chunk()
+                .and_then(|window| scalar.in_window(window));
+            let (start, end, kind) = match in_window {
+                Some((kind, end)) => {
+                    rest = &rest[end..];
+                    (at + scalar.before.bytes.len(), at + end, kind)
+                }
+                None => {
+                    let (start, end, kind) = scalar.anywhere(text, at)?;
+                    rest = &text.as_bytes()[end..];
+                    (start, end, kind)
+                }
+            };
             if let Some(slot) = scalar.slot {
                 let (start, end) = (start as u32, end as u32);
                 slots[slot] = Some(Slot { start, end, kind });
             }
-            at = end;
         }
-        (bytes[at..] == *self.end.bytes).then_some(Scanned {
+        (*rest == *self.end.bytes).then_some(Scanned {
             kind: Kind::Object,
             duplicate: None,
-            close: at + self.close,
+            close: text.len() - rest.len() + self.close,
             empty: false,
         })
+    }
+}
+
+impl Scalar {
+    /// The scalar and what stands before it, at the begin of a window; `None` where that cannot be told from the window, or is
+    /// not so.
+    #[inline(always)]
+    fn in_window(&self, window: &[u8; WINDOW]) -> Option<(Kind, usize)> {
+        if !self.before.begins(window) {
+            return None;
+        }
+        plain_scalar_in(window, self.before.bytes.len())
+    }
+
+    /// The same at `at` of a document, wherever they end.
+    #[inline(never)]
+    fn anywhere(&self, text: &str, at: usize) -> Option<(usize, usize, Kind)> {
+        if !self.before.is_at(text.as_bytes(), at) {
+            return None;
+        }
+        let start = at + self.before.bytes.len();
+        let (kind, end) = scalar_at(text, start).ok()?;
+        Some((start, end, kind))
     }
 }
 
@@ -301,9 +331,13 @@ mod tests {
             r#"{"id":"#,
             "",
         ] {
-            let mut layouts = Layouts::default();
-            is_known(&mut layouts, first);
-            assert!(!is_known(&mut layouts, next), "{next}");
+            // Near the end, and with a window behind every byte.
+            for behind in ["".to_owned(), " ".repeat(WINDOW)] {
+                let mut layouts = Layouts::default();
+                is_known(&mut layouts, &format!("{first}{behind}"));
+                let next = format!("{next}{behind}");
+                assert!(!is_known(&mut layouts, &next), "{next}");
+            }
         }
     }
 
@@ -354,10 +388,12 @@ mod tests {
         fn records_in_a_row_are_read_as_one_by_one(
             documents in prop::collection::vec(
                 (document(), any::<prop::sample::Index>(), 0..6_u8, prop::sample::select(&b"{}[]:,\" 01.-e\\n"[..])), 1..30),
+            behind in prop::sample::select(vec![0, WINDOW]),
         ) {
             let mut layouts = Layouts::default();
             for (document, at, what, byte) in documents {
-                is_known(&mut layouts, &document);
+                let behind = " ".repeat(behind);
+                is_known(&mut layouts, &format!("{document}{behind}"));
                 let mut text = document;
                 let at = at.index(text.len());
                 if text.as_bytes()[at].is_ascii() && what < 3 {
@@ -366,7 +402,7 @@ mod tests {
                         text.insert(at, char::from(byte));
                     }
                 }
-                is_known(&mut layouts, &text);
+                is_known(&mut layouts, &format!("{text}{behind}"));
             }
         }
     }
