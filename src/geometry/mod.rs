@@ -149,6 +149,17 @@ impl Area {
         }
     }
 
+    /// Reads of all the memory that [`Self::covers`] reads of a shape of the usual size, and gives something of it, for places
+    /// that are asked one after the other: so none of their shapes is waited for alone.
+    #[must_use]
+    #[inline]
+    pub fn fetch(&self) -> u8 {
+        match &self.0 {
+            Form::Polygons(polygons) => polygons.fetch(),
+            Form::Circle(_) => 0,
+        }
+    }
+
     /// One or two rectangles that together hold every place of the area, within lon -180 to 180; a place on the
     /// antimeridian under both its names.
     #[must_use]

@@ -95,6 +95,11 @@ impl Polygons {
         }
     }
 
+    #[inline]
+    pub(super) fn fetch(&self) -> u8 {
+        self.vertices.fetch()
+    }
+
     /// Whether the place is within or on the boundary, exactly.
     pub(super) fn covers(&self, at: Position) -> bool {
         if !self.envelopes().any(|envelope| envelope.covers(at)) {

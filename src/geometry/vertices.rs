@@ -168,6 +168,15 @@ impl Vertices {
         &self.bytes[self.len() * self.form.vertex_bytes()..]
     }
 
+    /// Reads a byte of each line of memory, of the first ones if there are many.
+    #[inline]
+    pub(super) fn fetch(&self) -> u8 {
+        const LINE: usize = 64;
+        const LINES: usize = 16;
+        let lines = self.bytes.iter().step_by(LINE).take(LINES);
+        lines.fold(0, |read, byte| read ^ byte)
+    }
+
     pub(super) fn byte_len(&self) -> usize {
         self.bytes.len()
     }

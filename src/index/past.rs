@@ -113,11 +113,17 @@ fn fill(filed: &mut [Filed], pieces: &[Piece]) -> EventTime {
 
 /// Looks at the pieces that had begun then and may have been in force, in the order of their begin. An interval tree (Cormen et
 /// al., Introduction to Algorithms, 14.3), and as deep as the logarithm of the number of pieces.
+#[inline(always)]
 fn search(filed: &[Filed], at: EventTime, look: &mut impl FnMut(&Filed)) {
     if filed.len() <= FEW {
         let begun = filed.iter().take_while(|filed| filed.valid_from <= at);
-        return begun.for_each(look);
+        begun.for_each(look);
+    } else {
+        search_many(filed, at, look);
     }
+}
+
+fn search_many(filed: &[Filed], at: EventTime, look: &mut impl FnMut(&Filed)) {
     let middle = filed.len() / 2;
     let root = &filed[middle];
     if root.reach <= at {
@@ -171,12 +177,13 @@ fn bits(from: u64, to: u64) -> u32 {
     u64::BITS - (to - from).leading_zeros()
 }
 
-/// The level at which an envelope touches four cells at most; `None` of one that is much wider than high, or the reverse.
+/// A level at which an envelope touches four cells at most; `None` of one that is much wider than high, or the reverse. Every
+/// other level is used: envelopes that are much of a size would stand in two otherwise, and each is one more look.
 fn level(bounds: &Envelope) -> Option<u32> {
     let (from, to) = corners(bounds);
     let (wide, high) = (bits(from.x, to.x), bits(from.y, to.y));
     // What is less than a cell wide touches two.
-    (wide.abs_diff(high) <= SLENDER).then_some(wide.max(high))
+    (wide.abs_diff(high) <= SLENDER).then_some(wide.max(high).next_multiple_of(2))
 }
 
 /// The cells of a level that an envelope touches, and what it takes of each.
@@ -265,15 +272,16 @@ impl Grid {
         while levels != 0 {
             let level = levels.trailing_zeros();
             levels &= levels - 1;
-            for queries in queries.chunks(TOGETHER) {
-                self.search_level(level, bits, queries, &mut found.pieces);
+            for (part, queries) in queries.chunks(TOGETHER).enumerate() {
+                let first = part * TOGETHER;
+                self.search_level(level, bits, (first, queries), &mut found.pieces);
             }
         }
         let pieces = &self.pieces;
-        let of = |(_, piece): &(Asked, u32)| pieces[*piece as usize].slot.0;
+        let of = |(_, piece): &(u32, u32)| pieces[*piece as usize].slot.0;
         std::hint::black_box(found.pieces.iter().fold(0, |read, one| read ^ of(one)));
         for (asked, piece) in &found.pieces {
-            let piece = &self.pieces[*piece as usize];
+            let (asked, piece) = (&queries[*asked as usize], &pieces[*piece as usize]);
             if piece.is_in_force(asked.at) && piece.bounds.covers(asked.place) {
                 found.slots.push((asked.query, piece.slot));
             }
@@ -291,12 +299,13 @@ impl Grid {
         }
     }
 
+    /// Notes the pieces that may hold the place, by the number of who asked; `first` is that of the first one.
     fn search_level(
         &self,
         level: u32,
         bits: u32,
-        queries: &[Asked],
-        found: &mut Vec<(Asked, u32)>,
+        (first, queries): (usize, &[Asked]),
+        found: &mut Vec<(u32, u32)>,
     ) {
         let mut buckets = [(0, 0); TOGETHER];
         for (ends, asked) in buckets.iter_mut().zip(queries) {
@@ -308,12 +317,12 @@ impl Grid {
         let begin = |ends: &(u32, u32)| self.filed.get(ends.0 as usize);
         let read = buckets.iter().filter_map(begin);
         std::hint::black_box(read.fold(0, |read, filed| read ^ filed.piece));
-        for (ends, asked) in buckets.iter().zip(queries) {
+        for (number, (ends, asked)) in buckets.iter().zip(queries).enumerate() {
             let within = asked.units.within_cell(level);
             let filed = &self.filed[ends.0 as usize..ends.1 as usize];
             search(filed, asked.at, &mut |filed| {
                 if filed.part.holds(within) {
-                    found.push((*asked, filed.piece));
+                    found.push(((first + number) as u32, filed.piece));
                 }
             });
         }
@@ -349,7 +358,8 @@ impl Asked {
 #[derive(Debug, Default)]
 pub(super) struct Bygone {
     asked: Vec<Asked>,
-    pieces: Vec<(Asked, u32)>,
+    /// Who asked, and a piece that may be an answer.
+    pieces: Vec<(u32, u32)>,
     /// The number of the query, which ascends, and what it found.
     pub(super) slots: Vec<(usize, VersionSlot)>,
 }

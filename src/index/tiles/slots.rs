@@ -35,6 +35,8 @@ pub(super) struct Cohorts {
     /// No version of a cohort begins after its own; ascending.
     begins: [EventTime; COHORTS_MAX],
     len: u8,
+    /// So many were made of what an index began with.
+    at_first: u8,
     /// Versions that came to the last one.
     in_last: usize,
 }
@@ -44,20 +46,27 @@ impl Default for Cohorts {
         Self {
             begins: [EventTime::MIN; COHORTS_MAX],
             len: 0,
+            at_first: 0,
             in_last: 0,
         }
     }
 }
 
 impl Cohorts {
-    /// For versions that begin then, which are to be added: about as many in each.
+    /// For versions that begin then, which are to be added. The first half of them is a cohort, then the half of the rest, and
+    /// so on: at any instant at most about as many had begun without being told so as had not begun.
     pub(super) fn of(mut begins: Vec<EventTime>) -> Self {
         begins.sort_unstable();
         let mut cohorts = Self::default();
-        let each = begins.len().div_ceil(COHORTS_AT_FIRST).max(1);
-        for part in begins.chunks(each) {
-            cohorts.push(*part.last().expect("a chunk is never empty"));
+        let mut rest = &*begins;
+        while let Some(last) = rest.last() {
+            let half = rest.len().div_ceil(2);
+            let is_last = usize::from(cohorts.len) + 1 == COHORTS_AT_FIRST;
+            let begin = if is_last { last } else { &rest[half - 1] };
+            cohorts.push(*begin);
+            rest = if is_last { &[] } else { &rest[half..] };
         }
+        cohorts.at_first = cohorts.len;
         cohorts
     }
 
@@ -76,9 +85,11 @@ impl Cohorts {
         let len = usize::from(self.len);
         let cohort = self.begins().partition_point(|of| *of < begin);
         if cohort == len {
-            // Later than all. A cohort that is large enough is left as it is, as long as there is another.
-            let is_large = len == 0 || self.in_last >= versions / COHORTS_AT_FIRST;
-            if is_large && len < COHORTS_MAX {
+            // Later than all. A cohort that is large enough is left as it is, and so are the first ones, as long as there is
+            // another.
+            let is_whole = self.len == self.at_first
+                || self.in_last >= versions / (COHORTS_MAX - COHORTS_AT_FIRST);
+            if is_whole && len < COHORTS_MAX {
                 self.push(begin);
             } else {
                 self.begins[len - 1] = begin;
@@ -197,8 +208,9 @@ mod tests {
             at_first.iter().filter(|cohort| cohort.0 < begun.0).count()
         };
         assert_eq!(settled_at(9_000), 8_000);
-        assert_eq!(settled_at(4_000), 4_000);
-        assert_eq!(settled_at(0), 0);
+        for (at, settled) in [(7_900, 7_875), (7_000, 7_000), (4_000, 4_000), (3_998, 0)] {
+            assert_eq!(settled_at(at), settled, "{at}");
+        }
     }
 
     proptest! {

@@ -159,13 +159,10 @@ impl Tiles {
     fn look_into_the_past(&self, queries: &[Query], versions: &VersionTable, bygone: &mut Bygone) {
         self.past.candidates(queries, bygone);
         // As in `descend`: all wait at once for what the next loop reads.
-        let zones = bygone
-            .slots
-            .iter()
-            .filter_map(|(_, slot)| versions.get(*slot));
-        std::hint::black_box(
-            zones.fold(0, |read, version| read ^ version.zone().id.as_str().len()),
-        );
+        let found = bygone.slots.iter();
+        let versions_found = found.filter_map(|(_, slot)| versions.get(*slot));
+        let read = versions_found.fold(0, |read, version| read ^ version.zone().area.fetch());
+        std::hint::black_box(read);
         bygone.slots.retain(|(number, slot)| {
             let query = &queries[*number];
             versions.get(*slot).is_some_and(|version| {
