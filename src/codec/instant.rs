@@ -169,13 +169,20 @@ mod tests {
     use super::*;
     use crate::codec::pointer::{Paths, Pointer};
 
+    /// At the document's end, and far from it, which must not differ.
     fn read_value(value: &str) -> Result<i64, RejectionReason> {
-        let document = format!("{{\"ts\": {value} }}");
+        let at_the_end = read_in(&format!("{{\"ts\": {value}}}"));
+        let far_from_it = read_in(&format!("{{\"ts\": {value}{}}}", " ".repeat(16)));
+        assert_eq!(at_the_end, far_from_it, "{value}");
+        at_the_end
+    }
+
+    fn read_in(document: &str) -> Result<i64, RejectionReason> {
         let mut paths = Paths::new();
         let id = paths.add(&Pointer::parse("/ts").unwrap());
         let mut slots = vec![None; paths.slot_count()];
-        paths.scan(&document, &mut slots).unwrap();
-        read(&document, Paths::slot(&slots, id).unwrap(), "/ts")
+        paths.scan(document, &mut slots).unwrap();
+        read(document, Paths::slot(&slots, id).unwrap(), "/ts")
             .map(EventTime::millis)
             .map_err(|rejection| rejection.reason)
     }

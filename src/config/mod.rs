@@ -186,7 +186,7 @@ impl Read {
         } = written;
         let mut wrong = |origin, message: String| problems.push(Problem::new(origin, message));
         if let Some((section, property)) = kafka_property(&name) {
-            // Taken as properties, these two would be shown as what no file can say.
+            // Taken for properties of `[kafka]`, these two may be shown as what no file can say.
             if property.is_empty() {
                 return wrong(origin, format!("`{name}` names no property"));
             }

@@ -170,7 +170,7 @@ fn what_is_wrong_between_keys_and_by_another_judge_is_reported_beside_the_rest()
 
 #[test]
 fn a_kafka_section_is_no_property_and_neither_is_what_has_no_name() {
-    // Taken as properties of `[kafka]`, either would be shown as what no file could say again.
+    // Taken for properties of `[kafka]`, they may be shown as what no file can say.
     let text = problems(
         "[kafka]\n\"consumer\" = 1\n\"zones.\" = 2\n\"\" = 3\n\"producer.linger.ms\" = 5\n",
     );

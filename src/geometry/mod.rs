@@ -149,7 +149,7 @@ impl Area {
         }
     }
 
-    /// Reads of all the memory that [`Self::covers`] reads of a shape of the usual size, and gives something of it, for places
+    /// Reads of most of the memory that [`Self::covers`] reads of a shape of the usual size, and gives something of it, for places
     /// that are asked one after the other: so none of their shapes is waited for alone.
     #[must_use]
     #[inline]

@@ -168,7 +168,7 @@ impl Vertices {
         &self.bytes[self.len() * self.form.vertex_bytes()..]
     }
 
-    /// Reads a byte of each line of memory, of the first ones if there are many.
+    /// Reads a byte in about each line of memory, of the first ones if there are many.
     #[inline]
     pub(super) fn fetch(&self) -> u8 {
         const LINE: usize = 64;

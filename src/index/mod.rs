@@ -62,6 +62,9 @@ impl EngineKind {
     }
 }
 
+/// Places that are looked up together, so that what each reads of memory is fetched for all of them at once.
+const TOGETHER: usize = 32;
+
 /// One question: which zones cover this position at this instant?
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Query {

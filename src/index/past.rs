@@ -1,7 +1,7 @@
 //! Versions that ended well before `as_of` (DESIGN 6), beside the tiles: asked only for instants before the last of those ends.
 //!
 //! A few immutable grids, merged as a binary counter merges digits. A grid files each envelope under the cells that it touches,
-//! at the finest level where these are four at most, by a hash of the cell: a place that has no history is told by one look
+//! at a level where these are four at most, by a hash of the cell: a place that has no history is told by one look
 //! at a table for each level in use, where the search of an R*-tree goes down several ways. A replay asks this of every event.
 //! That is so for envelopes about as high as wide and of a few sizes, as most of one topic are; the others of a grid stand in
 //! an R*-tree, as cells would be crowded with strips, and levels many.
@@ -15,10 +15,9 @@ use std::sync::Arc;
 
 use rstar::{AABB, RTree, RTreeObject};
 
-use super::Query;
 use super::rtree;
-use super::tiles::TOGETHER;
 use super::versions::{VersionSlot, VersionTable};
+use super::{Query, TOGETHER};
 use crate::geometry::{Envelope, Position};
 use crate::time::EventTime;
 
@@ -260,8 +259,8 @@ impl Grid {
             .cloned()
     }
 
-    /// Notes every version whose envelope holds the place and that was in force then, for each of some queries. Twice where two
-    /// of its envelopes do, or its cells of two levels share a bucket.
+    /// Notes every version whose envelope holds the place and that was in force then, for each of some queries. More than once
+    /// where two of its envelopes do, or where cells share a bucket.
     ///
     /// In stages, as places go down the tiles: what a stage reads of memory is fetched for all places before the next one looks
     /// at it.
@@ -407,7 +406,7 @@ impl Past {
         self.grids.iter().any(|grid| at < grid.end)
     }
 
-    /// Finds every slot whose envelope holds a query's position, and that was in force as it was filed; for some of them twice.
+    /// Finds every slot whose envelope holds a query's position, and that was in force as it was filed; some of them more than once.
     pub(super) fn candidates(&self, queries: &[Query], found: &mut Bygone) {
         let mut asked = std::mem::take(&mut found.asked);
         asked.clear();

@@ -239,17 +239,25 @@ fn judge(
     instant: EventTime,
     what: &str,
 ) -> Result<(), String> {
-    let queries: Vec<Query> = probes
-        .iter()
-        .filter(|place| is_in_world(place))
-        .map(|position| Query {
-            position: *position,
-            at: instant,
-        })
+    let asked: Vec<_> = (probes.iter())
+        .map(|place| (*place, instant, zones))
         .collect();
+    judge_each(index, &asked, what)
+}
+
+/// The same of places at instants of their own, each with the zones of then; all are looked up together.
+fn judge_each(
+    index: &Index,
+    asked: &[(Position, EventTime, &BTreeMap<String, Area>)],
+    what: &str,
+) -> Result<(), String> {
+    let asked = asked.iter().filter(|(place, ..)| is_in_world(place));
+    let (queries, zones): (Vec<Query>, Vec<&BTreeMap<_, _>>) = asked
+        .map(|&(position, at, zones)| (Query { position, at }, zones))
+        .unzip();
     let mut hits = Hits::default();
     index.lookup(&queries, &mut hits);
-    for (number, query) in queries.iter().enumerate() {
+    for (number, (query, zones)) in queries.iter().zip(zones).enumerate() {
         let found: Vec<&str> = hits
             .of(number)
             .iter()
@@ -262,8 +270,8 @@ fn judge(
             .collect();
         if found != right {
             return Err(format!(
-                "{what}: {:?}: found {found:?}, right is {right:?}",
-                query.position
+                "{what}: {:?} at {}: found {found:?}, right is {right:?}",
+                query.position, query.at
             ));
         }
     }
@@ -400,6 +408,59 @@ fn each_defect_planted_in_the_tiles_is_seen_by_the_storm() {
         for plant in Plant::ALL {
             let seen = storm(engine, 4_711 + number as u64, 300, Some(plant));
             assert!(seen.is_err(), "{engine:?}: {plant:?} is not seen");
+        }
+    }
+}
+
+/// A replay: hours of changes, of which most versions are settled or in the past, and instants of all of them side by side.
+#[test]
+fn instants_of_hours_are_answered_together_each_by_the_zones_of_then() {
+    const STEP_MS: i64 = 20_000;
+    let filing = BuildRules {
+        filing: true,
+        ..RULES
+    };
+    for (number, engine) in ENGINES.into_iter().enumerate() {
+        for built_at_once in [0, 1, 250, 499] {
+            let seed = 88 + number as u64;
+            let mut seeded = Seeded(seed);
+            let (mut changes, mut states) = (Vec::new(), vec![BTreeMap::new()]);
+            for change in 1..=500 {
+                let number = seeded.below(40 + change / 4);
+                let area = (seeded.below(5) != 0).then(|| some_area(&mut seeded));
+                let mut zones = states[change - 1].clone();
+                match &area {
+                    Some(area) => zones.insert(format!("z{number}"), area.clone()),
+                    None => zones.remove(&format!("z{number}")),
+                };
+                states.push(zones);
+                changes.push(staged(number, area, STEP_MS * change as i64));
+            }
+            let as_of = |made: usize| EventTime::clamped(STEP_MS * made as i64);
+            let (first, rest) = changes.split_at(built_at_once);
+            let filed = Index::empty(engine).promote(first, as_of(built_at_once), &filing);
+            let mut index = filed.unwrap().index;
+            let mut made = built_at_once;
+            for batch in rest.chunks(7) {
+                made += batch.len();
+                index = index.promote(batch, as_of(made), &RULES).unwrap().index;
+            }
+            let mut probes = world_probes(&mut seeded);
+            for zones in states.iter().step_by(50) {
+                for area in zones.values() {
+                    probes_of(area, 1, &mut seeded, &mut probes);
+                }
+            }
+            let asked: Vec<_> = (probes.into_iter())
+                .map(|place| {
+                    let state = seeded.below(states.len());
+                    let later = seeded.below(STEP_MS as usize) as i64;
+                    let at = EventTime::clamped(STEP_MS * state as i64 + later);
+                    (place, at.min(as_of(made)), &states[state])
+                })
+                .collect();
+            let what = format!("{engine:?}, seed {seed}, {built_at_once} built at once");
+            judge_each(&index, &asked, &what).unwrap();
         }
     }
 }

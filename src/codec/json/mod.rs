@@ -372,7 +372,7 @@ pub(crate) fn plain_scalar_in(window: &[u8; WINDOW], start: usize) -> Option<(Ki
     }
 }
 
-/// The sixteen bytes from `at` on, which is within the first 48.
+/// The sixteen bytes from `at` on, which is 48 at most.
 #[inline(always)]
 fn sixteen_in(window: &[u8; WINDOW], at: usize) -> u8x16 {
     let chunk = window[at..].first_chunk();

@@ -5,9 +5,9 @@
 //! scalars in the places of its scalars. What does not fit is scanned whole, and told as that tells it. The idea is Mison's
 //! (Li et al., "Mison: a fast JSON parser for data analytics", VLDB 2017), made strict.
 
-use super::{Kind, Paths, Scanned, Slot};
 use wide::u8x16;
 
+use super::{Kind, Paths, Scanned, Slot};
 use crate::codec::json::{Scanner, WINDOW, WINDOW_BEGIN, plain_scalar_in, scalar_at};
 use crate::rejection::Rejection;
 
@@ -337,6 +337,45 @@ mod tests {
                 is_known(&mut layouts, &format!("{first}{behind}"));
                 let next = format!("{next}{behind}");
                 assert!(!is_known(&mut layouts, &next), "{next}");
+            }
+        }
+    }
+
+    /// Scalars at the borders of what is looked at without asking for the document's end, and odd bytes at theirs.
+    #[test]
+    fn at_the_borders_of_a_window_records_are_read_as_one_by_one() {
+        let strings = [13, 14, 15, 16, 17, 30, 31, 32, 33, 48, 50].map(|len| "x".repeat(len));
+        let with_odd = strings.iter().flat_map(|text| {
+            let places = [0, 1, 14, 15, 16, 17, 30, 31, 32].into_iter();
+            places.filter(|at| *at < text.len()).flat_map(move |at| {
+                ["\"", "\\", "\\n", "\u{1f}", "é"]
+                    .map(|odd| format!("{}{odd}{}", &text[..at], &text[at + 1..]))
+            })
+        });
+        let strings = strings.iter().cloned().chain(with_odd);
+        let strings = strings.map(|text| format!("\"{text}\""));
+        let digits = "12345678901234567890";
+        let numbers = (13..19).flat_map(|len| {
+            let digits = &digits[..len];
+            let pointed = (1..len).map(move |at| format!("{}.{}", &digits[..at], &digits[at..]));
+            let odd = ["e", "E5", ".", "x", "-", " 1"].map(|odd| format!("{digits}{odd}"));
+            pointed.chain(odd).chain([digits.to_owned()])
+        });
+        let numbers = numbers.flat_map(|number| [format!("-{number}"), number]);
+        let scalars: Vec<String> = strings.chain(numbers).collect();
+        for spaces in 0..30 {
+            for behind in [0, 1, WINDOW] {
+                let record = |scalar: &str| {
+                    let (before, behind) = (" ".repeat(spaces), " ".repeat(behind));
+                    format!("{{{before}\"id\":{scalar},\"ts\":1}}{behind}")
+                };
+                let mut layouts = Layouts::default();
+                assert!(!is_known(&mut layouts, &record("0")));
+                for scalar in &scalars {
+                    is_known(&mut layouts, &record(scalar));
+                }
+                assert_eq!(layouts.known.len(), 1);
+                assert!(is_known(&mut layouts, &record(&scalars[0])));
             }
         }
     }

@@ -32,7 +32,7 @@ use change::{Changer, Delta};
 use grid::Tile;
 use page::Child;
 use slots::{Cohorts, Slots, Standing};
-pub(super) use walk::{Passed, TOGETHER};
+pub(super) use walk::Passed;
 use work::Work;
 
 /// The same as [`HOT`] where much of the tree is over: twice as long as an event waits to be settled, unless told otherwise.
@@ -106,10 +106,7 @@ impl Tiles {
             }
         }
         self.count = hot.len();
-        self.cohorts = Cohorts::of(settled.iter().map(|(_, begin)| *begin).collect());
-        for (slot, begin) in settled {
-            self.settle(slot, begin);
-        }
+        self.settle(&settled);
         self.past.add(&past, versions);
         let mut work = Work::default();
         for (slot, area) in hot {
@@ -118,9 +115,15 @@ impl Tiles {
         self.root = Builder::new(self.limits).child(Tile::WHOLE, &mut work);
     }
 
-    fn settle(&mut self, slot: VersionSlot, valid_from: EventTime) {
-        let cohort = self.cohorts.add(valid_from, self.count);
-        self.slots.set(slot.0, Standing::Settled(cohort));
+    /// Settles versions in the tree, by when they began.
+    fn settle(&mut self, settled: &[(VersionSlot, EventTime)]) {
+        if self.cohorts.is_empty() {
+            self.cohorts = Cohorts::of(settled.iter().map(|(_, begin)| *begin).collect());
+        }
+        for (slot, begin) in settled {
+            let cohort = self.cohorts.add(*begin, self.count);
+            self.slots.set(slot.0, Standing::Settled(cohort));
+        }
     }
 
     /// Notes when a version in the tree asks for attention.
@@ -202,6 +205,7 @@ impl Tiles {
     ) {
         let (cold_before, lukewarm_before) = (as_of.minus(HOT), as_of.minus(LUKEWARM));
         let many = self.count / 4;
+        let mut settled = Vec::new();
         while let Some(&(when, slot)) = self.due.get_min() {
             let before = if self.due.len() > many {
                 lukewarm_before
@@ -226,11 +230,12 @@ impl Tiles {
                     buried.push(slot);
                 }
                 None if version.valid_from() <= before => {
-                    self.settle(slot, version.valid_from());
+                    settled.push((slot, version.valid_from()));
                 }
                 _ => {}
             }
         }
+        self.settle(&settled);
     }
 
     /// Writes the tree anew where versions come and go.

@@ -30,6 +30,9 @@ const COHORTS_AT_FIRST: usize = 8;
 
 /// Settled versions by when they began, so that a replay, which asks for instants long before the last change, still has most
 /// zones without a look at their times: those that had all begun by then. With one begin for all of them it had none.
+///
+/// What settles while the index lives has the cohorts that are left, and the last of them from then on: where all zones have
+/// changed since the index was built, a replay looks at the times of most again.
 #[derive(Clone, Debug)]
 pub(super) struct Cohorts {
     /// No version of a cohort begins after its own; ascending.
@@ -64,10 +67,15 @@ impl Cohorts {
             let is_last = usize::from(cohorts.len) + 1 == COHORTS_AT_FIRST;
             let begin = if is_last { last } else { &rest[half - 1] };
             cohorts.push(*begin);
-            rest = if is_last { &[] } else { &rest[half..] };
+            rest = &rest[rest.partition_point(|of| of <= begin)..];
         }
         cohorts.at_first = cohorts.len;
         cohorts
+    }
+
+    /// Whether no version came to any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     fn push(&mut self, begin: EventTime) {

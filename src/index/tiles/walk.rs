@@ -7,11 +7,9 @@ use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Child, Word};
 use super::slots::{Begun, Standing};
 use crate::index::past::Bygone;
 use crate::index::versions::{VersionSlot, VersionTable};
-use crate::index::{Hits, Query};
+use crate::index::{Hits, Query, TOGETHER};
 use crate::time::EventTime;
 
-/// Places that go down together.
-pub(in crate::index) const TOGETHER: usize = 32;
 /// Ends the list of a place's zones met on the way.
 const NONE: u32 = u32::MAX;
 
