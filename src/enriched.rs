@@ -186,8 +186,14 @@ impl<'a> OriginalHeaders<'a> {
     /// Bytes of all names and values.
     #[must_use]
     pub fn byte_len(self) -> usize {
+        self.byte_len_with(0)
+    }
+
+    /// The same, and so many bytes for each of them.
+    #[must_use]
+    pub fn byte_len_with(self, each: usize) -> usize {
         self.iter()
-            .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len))
+            .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + each)
             .sum()
     }
 

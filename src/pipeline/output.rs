@@ -73,11 +73,7 @@ impl<'a> Source<'a> {
 
     /// What an output that repeats these headers of it takes beside its value.
     fn frame_bytes(&self, headers: OriginalHeaders<'_>) -> usize {
-        let headers = if headers.is_empty() {
-            0
-        } else {
-            headers.byte_len() + HEADER_OVERHEAD_BYTES * headers.iter().count()
-        };
+        let headers = headers.byte_len_with(HEADER_OVERHEAD_BYTES);
         self.key.map_or(0, <[u8]>::len) + headers + RECORD_OVERHEAD_BYTES
     }
 }

@@ -421,22 +421,36 @@ fn instants_of_hours_are_answered_together_each_by_the_zones_of_then() {
         ..RULES
     };
     for (number, engine) in ENGINES.into_iter().enumerate() {
-        for built_at_once in [0, 1, 250, 499] {
-            let seed = 88 + number as u64;
-            let mut seeded = Seeded(seed);
-            let (mut changes, mut states) = (Vec::new(), vec![BTreeMap::new()]);
-            for change in 1..=500 {
-                let number = seeded.below(40 + change / 4);
-                let area = (seeded.below(5) != 0).then(|| some_area(&mut seeded));
-                let mut zones = states[change - 1].clone();
-                match &area {
-                    Some(area) => zones.insert(format!("z{number}"), area.clone()),
-                    None => zones.remove(&format!("z{number}")),
-                };
-                states.push(zones);
-                changes.push(staged(number, area, STEP_MS * change as i64));
+        let seed = 88 + number as u64;
+        let mut seeded = Seeded(seed);
+        let (mut changes, mut states) = (Vec::new(), vec![BTreeMap::new()]);
+        for change in 1..=500 {
+            let number = seeded.below(40 + change / 4);
+            let area = (seeded.below(5) != 0).then(|| some_area(&mut seeded));
+            let mut zones = states[change - 1].clone();
+            match &area {
+                Some(area) => zones.insert(format!("z{number}"), area.clone()),
+                None => zones.remove(&format!("z{number}")),
+            };
+            states.push(zones);
+            changes.push(staged(number, area, STEP_MS * change as i64));
+        }
+        let as_of = |made: usize| EventTime::clamped(STEP_MS * made as i64);
+        let mut probes = world_probes(&mut seeded);
+        for zones in states.iter().step_by(50) {
+            for area in zones.values() {
+                probes_of(area, 1, &mut seeded, &mut probes);
             }
-            let as_of = |made: usize| EventTime::clamped(STEP_MS * made as i64);
+        }
+        let asked: Vec<_> = (probes.into_iter())
+            .map(|place| {
+                let state = seeded.below(states.len());
+                let later = seeded.below(STEP_MS as usize) as i64;
+                let at = EventTime::clamped(STEP_MS * state as i64 + later);
+                (place, at.min(as_of(changes.len())), &states[state])
+            })
+            .collect();
+        for built_at_once in [0, 1, 250, 499] {
             let (first, rest) = changes.split_at(built_at_once);
             let filed = Index::empty(engine).promote(first, as_of(built_at_once), &filing);
             let mut index = filed.unwrap().index;
@@ -445,20 +459,6 @@ fn instants_of_hours_are_answered_together_each_by_the_zones_of_then() {
                 made += batch.len();
                 index = index.promote(batch, as_of(made), &RULES).unwrap().index;
             }
-            let mut probes = world_probes(&mut seeded);
-            for zones in states.iter().step_by(50) {
-                for area in zones.values() {
-                    probes_of(area, 1, &mut seeded, &mut probes);
-                }
-            }
-            let asked: Vec<_> = (probes.into_iter())
-                .map(|place| {
-                    let state = seeded.below(states.len());
-                    let later = seeded.below(STEP_MS as usize) as i64;
-                    let at = EventTime::clamped(STEP_MS * state as i64 + later);
-                    (place, at.min(as_of(made)), &states[state])
-                })
-                .collect();
             let what = format!("{engine:?}, seed {seed}, {built_at_once} built at once");
             judge_each(&index, &asked, &what).unwrap();
         }

@@ -32,7 +32,7 @@ pub struct Layouts {
 struct Layout {
     scalars: Vec<Scalar>,
     /// What stands behind the last scalar.
-    end: Fixed,
+    end: Box<[u8]>,
     /// Where in `end` the object's closing brace stands.
     close: usize,
 }
@@ -137,7 +137,7 @@ impl Layout {
             !scalars.is_empty() && scalars.len() <= SCALARS_MAX && filled == wanted.count();
         is_whole.then(|| Self {
             scalars,
-            end: Fixed::new(end),
+            end: end.into(),
             close,
         })
     }
@@ -167,7 +167,7 @@ impl Layout {
                 slots[slot] = Some(Slot { start, end, kind });
             }
         }
-        (*rest == *self.end.bytes).then_some(Scanned {
+        (*rest == *self.end).then_some(Scanned {
             kind: Kind::Object,
             duplicate: None,
             close: text.len() - rest.len() + self.close,

@@ -70,7 +70,6 @@ impl Tiles {
             }
             let (paths, ways) = (&paths[..together.len()], &mut ways[..together.len()]);
             passed.0.clear();
-            bygone.slots.clear();
             self.descend(paths, ways, &mut passed);
             let asking = Asking {
                 tiles: self,
@@ -81,10 +80,12 @@ impl Tiles {
             };
             let is_at_the_end = farthest.is_at_the_end_of_the_world();
             let mut several = 0_u32;
-            if self.past.may_have_been_in_force(earliest) {
-                self.look_into_the_past(together, versions, &mut bygone);
-            }
-            let mut bygones = bygone.slots.iter().peekable();
+            let bygones = if self.past.may_have_been_in_force(earliest) {
+                self.look_into_the_past(together, versions, &mut bygone)
+            } else {
+                &[]
+            };
+            let mut bygones = bygones.iter().peekable();
             let asked = together.iter().zip(&keys).zip(ways).zip(&mut ends);
             for (number, (((query, key), way), end)) in asked.enumerate() {
                 let from = hits.slots.len();
@@ -154,7 +155,12 @@ impl Tiles {
 
     /// Finds the versions of the past that cover places, by the number of the query.
     #[inline(never)]
-    fn look_into_the_past(&self, queries: &[Query], versions: &VersionTable, bygone: &mut Bygone) {
+    fn look_into_the_past<'b>(
+        &self,
+        queries: &[Query],
+        versions: &VersionTable,
+        bygone: &'b mut Bygone,
+    ) -> &'b [(usize, VersionSlot)] {
         self.past.candidates(queries, bygone);
         // As in `descend`: all wait at once for what the next loop reads.
         let found = bygone.slots.iter();
@@ -167,6 +173,7 @@ impl Tiles {
                 version.is_in_force(query.at) && version.zone().area.covers(query.position)
             })
         });
+        &bygone.slots
     }
 }
 
