@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 mod describe;
+mod fetch;
 mod lists;
 #[cfg(test)]
 mod noting;
@@ -33,6 +34,7 @@ use crate::partition::{Offset, PartitionId};
 use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
 pub use describe::{DescribedTopic, Operation};
+use fetch::{LINE, fetch};
 pub use lists::HeaderLists;
 pub use produce::{Headers, Produced, ProducerTopic, Report, ReportingProducer, Reports, flush};
 
@@ -179,6 +181,11 @@ impl<C: ConsumerContext + 'static> SharedQueue<C> {
     }
 }
 
+/// A message is asked for so many messages before it is looked at, and where it stands as many before that.
+const AHEAD: usize = 4;
+/// Bytes of a value that are asked for, at most: what reads a longer one goes straight through it, which processors notice.
+const FETCHED_MAX: usize = 1_024;
+
 /// Messages lent by librdkafka; given back when the batch is dropped.
 pub struct Batch<'q, C: ConsumerContext + 'static> {
     queue: &'q mut SharedQueue<C>,
@@ -199,13 +206,38 @@ impl<C: ConsumerContext + 'static> Batch<'_, C> {
 
     /// The messages in the order of the queue: of one partition, in offset order.
     pub fn messages(&self) -> impl Iterator<Item = MessageRef<'_>> {
-        self.queue.slots[..self.queue.filled].iter().map(|raw| {
+        self.filled().iter().map(|raw| {
             // SAFETY: librdkafka filled these slots with live messages; they are destroyed by `drop` only, and the
             // reference lives no longer than the borrow of the batch.
             MessageRef {
                 raw: unsafe { &**raw },
             }
         })
+    }
+
+    /// [`Self::messages`] for the first look at them. The client's thread has written them, so they are far away: each is
+    /// asked for while those before it are looked at, its value and the headers behind it too.
+    pub fn fetched(&self) -> impl Iterator<Item = MessageRef<'_>> {
+        let slots = self.filled();
+        self.messages().enumerate().map(|(place, message)| {
+            if let Some(later) = slots.get(place + 2 * AHEAD) {
+                fetch(later.cast::<u8>());
+                fetch(later.cast::<u8>().wrapping_add(LINE));
+            }
+            if let Some(later) = slots.get(place + AHEAD) {
+                // SAFETY: as in `messages`.
+                let later = unsafe { &**later };
+                let value = later.payload.cast::<u8>();
+                for line in (0..=later.len.min(FETCHED_MAX)).step_by(LINE) {
+                    fetch(value.wrapping_add(line));
+                }
+            }
+            message
+        })
+    }
+
+    fn filled(&self) -> &[*mut sys::rd_kafka_message_t] {
+        &self.queue.slots[..self.queue.filled]
     }
 }
 

@@ -10,6 +10,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use super::Headers;
+use super::fetch::{fetch, fetch_to_write};
 use crate::partition::PartitionId;
 
 /// Lists that wait to be used again, at most: some 400 bytes each. As many as are under way at once where none is late.
@@ -28,6 +29,9 @@ pub struct HeaderLists<const COUNT: usize> {
     /// Those that records have, by partition, in the order in which they were sent, which is that of the reports.
     lent: Vec<VecDeque<Lent<COUNT>>>,
 }
+
+/// A list is asked for from memory when so many others are to be lent before it.
+const AHEAD: usize = 2;
 
 type Lengths<const COUNT: usize> = [u8; COUNT];
 
@@ -150,6 +154,9 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
         let (_, of_shape) = shapes.find(|(of, _)| *of == lengths)?;
         let list = of_shape.pop()?;
         self.free_count -= 1;
+        if let Some(later) = of_shape.len().checked_sub(AHEAD + 1) {
+            of_shape[later].fetch();
+        }
         Some(list)
     }
 
@@ -185,6 +192,14 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
 }
 
 impl<const COUNT: usize> List<COUNT> {
+    /// Asks for what librdkafka reads and we write when it is lent: the client's thread had it last, and long ago.
+    fn fetch(&self) {
+        fetch(self.headers.identity().as_ptr());
+        for place in self.values {
+            fetch_to_write(place.as_ptr());
+        }
+    }
+
     /// Writes these values, of the list's own lengths, over its old ones.
     fn write(&self, values: [&[u8]; COUNT]) {
         for (place, value) in self.values.into_iter().zip(values) {

@@ -60,7 +60,7 @@ where
         let mut headers: Vec<HeaderRef<'_>> = Vec::new();
         let mut ends = Vec::with_capacity(batch.len());
         let mut failures = Vec::new();
-        for message in batch.messages() {
+        for message in batch.fetched() {
             if let Some(code) = message.error() {
                 failures.push((message.partition(), code));
             } else {
