@@ -141,7 +141,7 @@ impl Loop<'_> {
         }
         self.all.begun.get_or_init(Instant::now);
         let mut headers: Vec<HeaderRef<'_>> = Vec::new();
-        for message in batch.messages() {
+        for message in batch.fetched() {
             assert!(message.error().is_none(), "{:?}", message.error());
             headers.clear();
             message.headers(&mut headers);
