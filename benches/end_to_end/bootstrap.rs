@@ -10,7 +10,7 @@ use crate::{in_child, topics};
 /// In the child: how long the daemon takes until it is ready.
 pub(crate) fn to_ready(job: &Job) -> Cost {
     let [telemetry, enriched] = others(&job.to);
-    let config = daemon::config(job, &job.from, &telemetry, &enriched);
+    let config = daemon::config(job, &job.zones, &telemetry, &enriched);
     let (cost, daemon) = measure::cost_of(|| {
         let daemon = Daemon::start(config);
         while !daemon.is_ready() {
@@ -47,9 +47,10 @@ pub(crate) fn report(bootstrap: &str, run: u32) {
     let bytes = daemon::fill(bootstrap, &admin, &zones, side);
     let job = Job {
         bootstrap: bootstrap.to_owned(),
-        from: zones.clone(),
+        from: String::new(),
         to: to.clone(),
         group: to,
+        zones: zones.clone(),
         events: 0,
     };
     let cost = in_child("bootstrap", job);

@@ -24,11 +24,6 @@ const LOOK_EVERY_QUICK: Duration = Duration::from_millis(1);
 /// Between two changes.
 const CHANGE_EVERY: Duration = Duration::from_millis(10);
 
-/// The zones topic of the daemon beside a telemetry topic: one that stays as it is, and one whose zones change from run to run.
-pub(crate) fn zones_topic(telemetry: &str, way: &str) -> String {
-    format!("{telemetry}-{way}-zones")
-}
-
 /// Makes a zones topic of `side` × `side` zones; gives the bytes of their values.
 pub(crate) fn fill(bootstrap: &str, admin: &Admin, topic: &str, side: usize) -> usize {
     let properties = [("message.timestamp.type", "LogAppendTime")];
@@ -88,8 +83,8 @@ impl Daemon {
 }
 
 /// In the child. From the first output on: what came before is joining, reading the zones, and the first fetch.
-pub(crate) fn drain(job: &Job, way: &str) -> Cost {
-    let mut config = config(job, &zones_topic(&job.from, way), &job.from, &job.to);
+pub(crate) fn drain(job: &Job) -> Cost {
+    let mut config = config(job, &job.zones, &job.from, &job.to);
     config.telemetry.start = LogEnd::Earliest;
     let daemon = Daemon::start(config);
     let admin = topics::admin(&job.bootstrap);
@@ -129,12 +124,31 @@ fn written(admin: &Admin, topic: &str, partitions: &[PartitionId]) -> Option<usi
     Some(ends.iter().map(|(_, range)| range.to.0 as usize).sum())
 }
 
-/// A hundred changes a second while `work` is done: two neighbours change places at a time, so that the world stays a
-/// tessellation; once all have, they go back. `changes` is how many were made, and goes on.
+/// Changes of a tessellation, one after the other: two neighbours change places at a time, so that it stays one; once all have,
+/// they go back. Places are swapped all over the world in turn.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Changes(usize);
+
+impl Iterator for Changes {
+    /// A record of a zones topic.
+    type Item = (String, String);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Self(made) = *self;
+        let pair = made / 2 * 7_919 % (SIDE * SIDE / 2);
+        let number = 2 * pair + made % 2;
+        let have_moved = made / (SIDE * SIDE) % 2 == 1;
+        let place = if have_moved { number } else { number ^ 1 };
+        self.0 += 1;
+        Some(zone(SIDE, number, place))
+    }
+}
+
+/// A hundred of these changes a second, each in all of these topics, while `work` is done.
 pub(crate) fn while_changing<T>(
     bootstrap: &str,
-    topic: &str,
-    changes: &mut usize,
+    topics: &[String],
+    changes: &mut Changes,
     work: impl FnOnce() -> T,
 ) -> T {
     let done = AtomicBool::new(false);
@@ -142,33 +156,30 @@ pub(crate) fn while_changing<T>(
         scope.spawn(|| {
             let settings = Settings::new(bootstrap, "bench");
             let writer = TopicWriter::new(&settings).expect("the settings are right");
-            let (begun, before) = (Instant::now(), *changes);
+            let begun = Instant::now();
+            let mut made = 0;
             while !done.load(Ordering::Acquire) {
-                let pairs = SIDE * SIDE / 2;
-                let pair = *changes / 2 * 7_919 % pairs;
-                let number = 2 * pair + *changes % 2;
-                let have_moved = *changes / (SIDE * SIDE) % 2 == 1;
-                let place = if have_moved { number } else { number ^ 1 };
-                let (key, value) = zone(SIDE, number, place);
-                let record = Outgoing {
-                    topic,
-                    key: Some(key.as_bytes()),
-                    value: Some(value.as_bytes()),
-                    ..Outgoing::default()
-                };
-                assert!(writer.send(&record, *changes).expect("the record is taken"));
-                *changes += 1;
+                let (key, value) = changes.next().expect("there is always one more");
+                for topic in topics {
+                    let record = Outgoing {
+                        topic,
+                        key: Some(key.as_bytes()),
+                        value: Some(value.as_bytes()),
+                        ..Outgoing::default()
+                    };
+                    assert!(writer.send(&record, made).expect("the record is taken"));
+                }
+                made += 1;
                 for receipt in writer.receipts() {
                     receipt.outcome.expect("the change is written");
                 }
-                let made = *changes - before;
                 if let Some(early) = (CHANGE_EVERY * made as u32).checked_sub(begun.elapsed()) {
                     std::thread::sleep(early);
                 }
             }
             measure::say(&format!(
                 "  {:.0} zone changes/s",
-                (*changes - before) as f64 / begun.elapsed().as_secs_f64()
+                made as f64 / begun.elapsed().as_secs_f64()
             ));
         });
         let result = work();

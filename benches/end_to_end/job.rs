@@ -28,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) from: String,
     pub(crate) to: String,
     pub(crate) group: String,
+    /// Of a daemon; none of the other ways.
+    pub(crate) zones: String,
     pub(crate) events: usize,
 }
 
@@ -54,18 +56,19 @@ impl Job {
         settings
     }
 
-    pub(crate) fn into_arguments(self) -> [String; 5] {
+    pub(crate) fn into_arguments(self) -> [String; 6] {
         [
             self.bootstrap,
             self.from,
             self.to,
             self.group,
+            self.zones,
             self.events.to_string(),
         ]
     }
 
     pub(crate) fn from_arguments(arguments: &[String]) -> Option<Self> {
-        let [bootstrap, from, to, group, events] = arguments else {
+        let [bootstrap, from, to, group, zones, events] = arguments else {
             return None;
         };
         Some(Self {
@@ -73,6 +76,7 @@ impl Job {
             from: from.clone(),
             to: to.clone(),
             group: group.clone(),
+            zones: zones.clone(),
             events: events.parse().ok()?,
         })
     }

@@ -21,14 +21,16 @@ mod topics;
 
 use std::process::{Command, Stdio};
 
+use daemon::Changes;
 use enriched::Ways;
 use job::{Job, SIDE};
 use ringfence::codec::headers::HeaderForm;
+use ringfence::kafka::admin::Admin;
 use support::measure::{self, Cost, Row, Spread, Target};
 
 /// In the order of a round. What is compared stands close together, as the machine's speed drifts; the slowest way is the first,
 /// which finds the broker cold.
-const WAYS: [&str; 9] = [
+const WAYS: [&str; 10] = [
     PLAIN,
     "latest",
     "exactly-once",
@@ -36,11 +38,16 @@ const WAYS: [&str; 9] = [
     "pass-through",
     DAEMON_CHANGING,
     DAEMON,
+    DAEMON_REPLAYING,
     "without-headers",
     "one-header",
 ];
 const DAEMON: &str = "daemon";
 const DAEMON_CHANGING: &str = "daemon-changing";
+const DAEMON_REPLAYING: &str = "daemon-replaying";
+/// As many changes after the last event as there are zones: each has changed once.
+const REPLAYED_CHANGES: usize = SIDE * SIDE;
+const ROUNDS: usize = 7;
 /// The way that is a program of its own.
 const PLAIN: &str = "plain";
 /// What `RINGFENCE_BENCH_ONLY` may name beside the ways.
@@ -82,7 +89,7 @@ fn main() {
                     },
                 )
             }
-            DAEMON | DAEMON_CHANGING => daemon::drain(&job, way),
+            DAEMON | DAEMON_CHANGING | DAEMON_REPLAYING => daemon::drain(&job),
             BOOTSTRAP => bootstrap::to_ready(&job),
             other => panic!("unknown way `{other}`"),
         };
@@ -145,24 +152,9 @@ fn rounds(bootstrap: &str, run: u32) {
     let (events, rounds) = if measure::is_quick() {
         (20_000, 1)
     } else {
-        (1_000_000, 7)
+        (measure::events(), ROUNDS)
     };
-    let from = format!("bench-telemetry-{run}");
-    let admin = topics::admin(bootstrap);
-    topics::create(&admin, &from, 8, &[]);
-    // Before the events, which are of the time from here on.
-    let daemons = [DAEMON, DAEMON_CHANGING].into_iter();
-    let daemons: Vec<_> = daemons.filter(|way| measure::is_wanted(way)).collect();
-    for way in &daemons {
-        let zones = daemon::zones_topic(&from, way);
-        daemon::fill(bootstrap, &admin, &zones, SIDE);
-    }
-    let mut changes = 0;
-    let bytes = topics::fill(bootstrap, &from, events);
-    measure::say(&format!(
-        "  {events} records of {} B on average in 8 partitions",
-        bytes / events
-    ));
+    let world = World::new(bootstrap, run, events, rounds);
     let mut costs: [Vec<Cost>; WAYS.len()] = Default::default();
     for round in 0..rounds {
         // There and back: what a way leaves behind (a warm broker, pages that are being written to the disk) meets not always
@@ -175,25 +167,7 @@ fn rounds(bootstrap: &str, run: u32) {
             let (Some(way), costs) = (&ways[number], &mut costs[number]) else {
                 continue;
             };
-            let to = format!("bench-{way}-{run}-{round}");
-            topics::create(&admin, &to, 8, &[]);
-            let job = Job {
-                bootstrap: bootstrap.to_owned(),
-                from: from.clone(),
-                to: to.clone(),
-                group: to.clone(),
-                events,
-            };
-            let cost = if *way == DAEMON_CHANGING {
-                let zones = daemon::zones_topic(&from, way);
-                daemon::while_changing(bootstrap, &zones, &mut changes, || in_child(way, job))
-            } else {
-                in_child(way, job)
-            };
-            let written = topics::count(bootstrap, &admin, &to);
-            assert_eq!(written, events, "{way} wrote each event once");
-            topics::delete(&admin, &to);
-            let each = cost.per(events);
+            let each = world.drain(way, round);
             measure::say(&format!(
                 "  round {round}, {way}: {} an event, {:.0} events/s",
                 measure::shown(each),
@@ -202,11 +176,112 @@ fn rounds(bootstrap: &str, run: u32) {
             costs.push(each);
         }
     }
-    topics::delete(&admin, &from);
-    for way in daemons {
-        topics::delete(&admin, &daemon::zones_topic(&from, way));
-    }
+    world.delete();
     report(&costs);
+}
+
+/// What is drained: the events of a telemetry topic, and for the daemons the zones.
+struct World {
+    bootstrap: String,
+    admin: Admin,
+    run: u32,
+    from: String,
+    events: usize,
+    zones: Vec<String>,
+    /// From when the events were written on.
+    changes: Changes,
+}
+
+impl World {
+    /// Zones of the daemons that are wanted, then events; meanwhile zones change wherever they go on changing later, and
+    /// afterwards in the topic whose history is replayed.
+    fn new(bootstrap: &str, run: u32, events: usize, rounds: usize) -> Self {
+        let from = format!("bench-telemetry-{run}");
+        let admin = topics::admin(bootstrap);
+        topics::create(&admin, &from, 8, &[]);
+        let mut world = Self {
+            bootstrap: bootstrap.to_owned(),
+            admin,
+            run,
+            from,
+            events,
+            zones: Vec::new(),
+            changes: Changes::default(),
+        };
+        let changing: Vec<_> = (0..rounds)
+            .map(|round| world.zones_of(DAEMON_CHANGING, round))
+            .collect();
+        let filled = [
+            (DAEMON, vec![world.zones_of(DAEMON, 0)]),
+            (DAEMON_REPLAYING, vec![world.zones_of(DAEMON_REPLAYING, 0)]),
+            (DAEMON_CHANGING, changing.clone()),
+        ];
+        for (_, topics) in filled
+            .into_iter()
+            .filter(|(way, _)| measure::is_wanted(way))
+        {
+            world.zones.extend(topics);
+        }
+        for zones in &world.zones {
+            daemon::fill(bootstrap, &world.admin, zones, SIDE);
+        }
+        let fill = || topics::fill(bootstrap, &world.from, events);
+        let bytes = if measure::is_wanted(DAEMON_CHANGING) {
+            daemon::while_changing(bootstrap, &changing, &mut world.changes, fill)
+        } else {
+            fill()
+        };
+        measure::say(&format!(
+            "  {events} records of {} B on average in 8 partitions",
+            bytes / events
+        ));
+        if measure::is_wanted(DAEMON_REPLAYING) {
+            let changes = Changes::default().take(REPLAYED_CHANGES);
+            topics::write(bootstrap, &world.zones_of(DAEMON_REPLAYING, 0), changes);
+        }
+        world
+    }
+
+    /// The zones topic of a way; empty where it has none. Each round finds as much history in one whose zones change.
+    fn zones_of(&self, way: &str, round: usize) -> String {
+        match way {
+            DAEMON | DAEMON_REPLAYING => format!("{}-{way}-zones", self.from),
+            DAEMON_CHANGING => format!("{}-{way}-{round}-zones", self.from),
+            _ => String::new(),
+        }
+    }
+
+    /// What an event costs, all drained once this way.
+    fn drain(&self, way: &str, round: usize) -> Cost {
+        let (bootstrap, admin, events) = (&self.bootstrap, &self.admin, self.events);
+        let to = format!("bench-{way}-{}-{round}", self.run);
+        topics::create(admin, &to, 8, &[]);
+        let zones = self.zones_of(way, round);
+        let job = Job {
+            bootstrap: bootstrap.clone(),
+            from: self.from.clone(),
+            to: to.clone(),
+            group: to.clone(),
+            zones: zones.clone(),
+            events,
+        };
+        let cost = if way == DAEMON_CHANGING {
+            let mut changes = self.changes;
+            daemon::while_changing(bootstrap, &[zones], &mut changes, || in_child(way, job))
+        } else {
+            in_child(way, job)
+        };
+        let written = topics::count(bootstrap, admin, &to);
+        assert_eq!(written, events, "{way} wrote each event once");
+        topics::delete(admin, &to);
+        cost.per(events)
+    }
+
+    fn delete(self) {
+        for topic in self.zones.iter().chain([&self.from]) {
+            topics::delete(&self.admin, topic);
+        }
+    }
 }
 
 /// A row of the table: one way beside another, round by round.
@@ -245,6 +320,7 @@ fn report(costs: &[Vec<Cost>; WAYS.len()]) {
         pass_through,
         changing,
         daemon,
+        replaying,
         bare,
         one_header,
     ] = costs;
@@ -335,6 +411,13 @@ fn report(costs: &[Vec<Cost>; WAYS.len()]) {
             baseline: pass_through,
             ratio: faster,
             target: Target::AtLeast(0.70, 0.92),
+        },
+        Comparison {
+            what: "CPU per event: the whole daemon, each zone changed after the events ÷ none",
+            ours: replaying,
+            baseline: daemon,
+            ratio: dearer,
+            target: Target::None,
         },
     ];
     for row in rows {

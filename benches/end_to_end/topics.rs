@@ -7,7 +7,6 @@ use ringfence::kafka::admin::{Admin, End, TopicSpec};
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::reader::TopicReader;
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
-use ringfence::time::EventTime;
 
 use crate::support::{self, Seeded};
 
@@ -99,15 +98,13 @@ fn take_receipts(writer: &TopicWriter) {
     }
 }
 
-/// Writes events of ten thousand vehicles at uniform places, of the second from now on, each written after its time; gives
-/// the bytes of their values.
+/// Writes events of ten thousand vehicles at uniform places, each of the instant at which it is written; gives the bytes of
+/// their values.
 pub(crate) fn fill(bootstrap: &str, topic: &str, events: usize) -> usize {
     let mut places = Seeded::new(3);
-    let begun = Clock::wall().millis();
     let record = |number: usize| {
         let mut value = String::new();
-        let time = EventTime::clamped(begun + number as i64 / 1_000);
-        support::event(number, time, &mut places, &mut value);
+        support::event(number, Clock::wall(), &mut places, &mut value);
         (support::vehicle(number), value)
     };
     write(bootstrap, topic, (0..events).map(record))

@@ -273,6 +273,15 @@ pub fn is_wanted(part: &str) -> bool {
         .map_or(true, |only| only.split(',').any(|wanted| wanted == part))
 }
 
+/// How many events go end to end: `RINGFENCE_BENCH_EVENTS`, or a million.
+pub fn events() -> usize {
+    std::env::var("RINGFENCE_BENCH_EVENTS").map_or(1_000_000, |events| {
+        events
+            .parse()
+            .expect("RINGFENCE_BENCH_EVENTS is a whole number")
+    })
+}
+
 /// Whether each benchmark is to run once only, over small worlds: to see that all of them work.
 pub fn is_quick() -> bool {
     std::env::var_os("RINGFENCE_BENCH_QUICK").is_some()
