@@ -1,5 +1,5 @@
 //! The daemon as `ringfence run` starts it, zones side, gate and HTTP included, over ten thousand zones from their topic;
-//! and the same while zones change.
+//! the same while zones change, and with a long history.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -144,6 +144,15 @@ impl Iterator for Changes {
     }
 }
 
+/// Does so at the end of its scope, however that comes.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// A hundred of these changes a second, each in all of these topics, while `work` is done.
 pub(crate) fn while_changing<T>(
     bootstrap: &str,
@@ -156,6 +165,11 @@ pub(crate) fn while_changing<T>(
         scope.spawn(|| {
             let settings = Settings::new(bootstrap, "bench");
             let writer = TopicWriter::new(&settings).expect("the settings are right");
+            let take_receipts = || {
+                for receipt in writer.receipts() {
+                    receipt.outcome.expect("the change is written");
+                }
+            };
             let begun = Instant::now();
             let mut made = 0;
             while !done.load(Ordering::Acquire) {
@@ -170,20 +184,21 @@ pub(crate) fn while_changing<T>(
                     assert!(writer.send(&record, made).expect("the record is taken"));
                 }
                 made += 1;
-                for receipt in writer.receipts() {
-                    receipt.outcome.expect("the change is written");
-                }
+                take_receipts();
                 if let Some(early) = (CHANGE_EVERY * made as u32).checked_sub(begun.elapsed()) {
                     std::thread::sleep(early);
                 }
             }
-            measure::say(&format!(
-                "  {:.0} zone changes/s",
-                made as f64 / begun.elapsed().as_secs_f64()
-            ));
+            let rate = made as f64 / begun.elapsed().as_secs_f64();
+            measure::say(&format!("  {made} zone changes, {rate:.0} a second"));
+            while writer.in_flight() > 0 {
+                take_receipts();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            take_receipts();
         });
-        let result = work();
-        done.store(true, Ordering::Release);
-        result
+        // Also where the work panics: the scope waits for the thread.
+        let _done = OnDrop(|| done.store(true, Ordering::Release));
+        work()
     })
 }

@@ -48,9 +48,10 @@ pub(crate) fn drain(job: &Job) -> Cost {
         }
     });
     let begun = all.begun.get().expect("records were read");
+    let (ended, cpu_then) = all.ended.get().expect("all were passed");
     Cost {
-        wall: begun.elapsed().as_secs_f64(),
-        cpu: measure::cpu_time() - cpu,
+        wall: ended.duration_since(*begun).as_secs_f64(),
+        cpu: cpu_then - cpu,
     }
 }
 
@@ -58,6 +59,8 @@ pub(crate) fn drain(job: &Job) -> Cost {
 #[derive(Default)]
 struct All {
     begun: OnceLock<Instant>,
+    /// When the last one was seen to be done, with the CPU time until then: what follows is leaving the group.
+    ended: OnceLock<(Instant, f64)>,
     done: AtomicUsize,
 }
 
@@ -85,6 +88,8 @@ impl Loop<'_> {
             if now.since(published_at) >= PUBLISH_EVERY {
                 published_at = now;
                 if self.all.done.load(Ordering::Relaxed) >= events {
+                    let ended = || (Instant::now(), measure::cpu_time());
+                    self.all.ended.get_or_init(ended);
                     break;
                 }
             }

@@ -5,6 +5,7 @@
 //! in percent of the median.
 
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -276,9 +277,10 @@ pub fn is_wanted(part: &str) -> bool {
 /// How many events go end to end: `RINGFENCE_BENCH_EVENTS`, or a million.
 pub fn events() -> usize {
     std::env::var("RINGFENCE_BENCH_EVENTS").map_or(1_000_000, |events| {
-        events
+        let events: NonZeroUsize = events
             .parse()
-            .expect("RINGFENCE_BENCH_EVENTS is a whole number")
+            .expect("RINGFENCE_BENCH_EVENTS is a whole number above zero");
+        events.get()
     })
 }
 

@@ -216,7 +216,8 @@ impl<C: ConsumerContext + 'static> Batch<'_, C> {
     }
 
     /// [`Self::messages`] for the first look at them. The client's thread has written them, so they are far away: each is
-    /// asked for while those before it are looked at, its value and the headers behind it too.
+    /// asked for while those before it are looked at, its value (the beginning of a long one) and its headers, which stand
+    /// behind the value, too.
     pub fn fetched(&self) -> impl Iterator<Item = MessageRef<'_>> {
         let slots = self.filled();
         self.messages().enumerate().map(|(place, message)| {
@@ -228,9 +229,10 @@ impl<C: ConsumerContext + 'static> Batch<'_, C> {
                 // SAFETY: as in `messages`.
                 let later = unsafe { &**later };
                 let value = later.payload.cast::<u8>();
-                for line in (0..=later.len.min(FETCHED_MAX)).step_by(LINE) {
+                for line in (0..later.len.min(FETCHED_MAX)).step_by(LINE) {
                     fetch(value.wrapping_add(line));
                 }
+                fetch(value.wrapping_add(later.len));
             }
             message
         })

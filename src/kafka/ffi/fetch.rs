@@ -17,18 +17,6 @@ pub(super) fn fetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// [`fetch`], to be written to soon: other cores give the line up.
-pub(super) fn fetch_to_write<T>(at: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as in `fetch`; processors that do not know this one do nothing.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

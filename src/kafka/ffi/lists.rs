@@ -10,7 +10,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use super::Headers;
-use super::fetch::{fetch, fetch_to_write};
+use super::fetch::fetch;
 use crate::partition::PartitionId;
 
 /// Lists that wait to be used again, at most: some 400 bytes each. As many as are under way at once where none is late.
@@ -196,7 +196,7 @@ impl<const COUNT: usize> List<COUNT> {
     fn fetch(&self) {
         fetch(self.headers.identity().as_ptr());
         for place in self.values {
-            fetch_to_write(place.as_ptr());
+            fetch(place.as_ptr());
         }
     }
 
