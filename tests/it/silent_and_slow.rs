@@ -102,12 +102,17 @@ fn fs_18_a_frozen_leader_of_zone_partitions_holds_the_gate_and_is_named_until_it
             (gate_held(&daemon, partition)? == expected).then_some(())
         });
     }
-    let status = daemon.status().expect("it answers, as ever");
-    for held in status["gate"]["held_by"].as_array().expect("a list") {
-        assert_eq!(held["cause"], "no_answer", "{held}");
-        let since = held["since"].as_str().expect("an instant");
-        assert!(since.parse::<jiff::Timestamp>().is_ok(), "{held}");
-    }
+    // On a busy machine a partition may first be held by an end that was answered before the freeze and is not read yet.
+    eventually("they are held for want of an answer", LIMIT, || {
+        let status = daemon.status()?;
+        let held_by = status["gate"]["held_by"].as_array()?;
+        let is_silent = |held: &serde_json::Value| {
+            let since = held["since"].as_str().expect("an instant");
+            assert!(since.parse::<jiff::Timestamp>().is_ok(), "{held}");
+            held["cause"] == "no_answer"
+        };
+        (held_by.len() == frozen.len() && held_by.iter().all(is_silent)).then_some(())
+    });
     let held_at = daemon.status().and_then(|status| as_of(&status));
     // What comes meanwhile waits for its turn, then goes out as it may: matched at the gate, flagged.
     eventually("events are unsettled", LIMIT, || {
