@@ -165,11 +165,6 @@ pub(crate) fn while_changing<T>(
         scope.spawn(|| {
             let settings = Settings::new(bootstrap, "bench");
             let writer = TopicWriter::new(&settings).expect("the settings are right");
-            let take_receipts = || {
-                for receipt in writer.receipts() {
-                    receipt.outcome.expect("the change is written");
-                }
-            };
             let begun = Instant::now();
             let mut made = 0;
             while !done.load(Ordering::Acquire) {
@@ -184,18 +179,16 @@ pub(crate) fn while_changing<T>(
                     assert!(writer.send(&record, made).expect("the record is taken"));
                 }
                 made += 1;
-                take_receipts();
+                for receipt in writer.receipts() {
+                    receipt.outcome.expect("the change is written");
+                }
                 if let Some(early) = (CHANGE_EVERY * made as u32).checked_sub(begun.elapsed()) {
                     std::thread::sleep(early);
                 }
             }
             let rate = made as f64 / begun.elapsed().as_secs_f64();
             measure::say(&format!("  {made} zone changes, {rate:.0} a second"));
-            while writer.in_flight() > 0 {
-                take_receipts();
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            take_receipts();
+            topics::finish(&writer);
         });
         // Also where the work panics: the scope waits for the thread.
         let _done = OnDrop(|| done.store(true, Ordering::Release));

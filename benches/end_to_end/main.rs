@@ -208,28 +208,26 @@ impl World {
             zones: Vec::new(),
             changes: Changes::default(),
         };
+        let rounds = if measure::is_wanted(DAEMON_CHANGING) {
+            rounds
+        } else {
+            0
+        };
         let changing: Vec<_> = (0..rounds)
             .map(|round| world.zones_of(DAEMON_CHANGING, round))
             .collect();
-        let filled = [
-            (DAEMON, vec![world.zones_of(DAEMON, 0)]),
-            (DAEMON_REPLAYING, vec![world.zones_of(DAEMON_REPLAYING, 0)]),
-            (DAEMON_CHANGING, changing.clone()),
-        ];
-        for (_, topics) in filled
-            .into_iter()
-            .filter(|(way, _)| measure::is_wanted(way))
-        {
-            world.zones.extend(topics);
-        }
+        let steady = [DAEMON, DAEMON_REPLAYING].into_iter();
+        let steady = steady.filter(|way| measure::is_wanted(way));
+        let steady: Vec<_> = steady.map(|way| world.zones_of(way, 0)).collect();
+        world.zones = [steady, changing.clone()].concat();
         for zones in &world.zones {
             daemon::fill(bootstrap, &world.admin, zones, SIDE);
         }
         let fill = || topics::fill(bootstrap, &world.from, events);
-        let bytes = if measure::is_wanted(DAEMON_CHANGING) {
-            daemon::while_changing(bootstrap, &changing, &mut world.changes, fill)
-        } else {
+        let bytes = if changing.is_empty() {
             fill()
+        } else {
+            daemon::while_changing(bootstrap, &changing, &mut world.changes, fill)
         };
         measure::say(&format!(
             "  {events} records of {} B on average in 8 partitions",

@@ -84,11 +84,16 @@ pub(crate) fn write(
             take_receipts(&writer);
         }
     }
-    while writer.in_flight() > 0 {
-        take_receipts(&writer);
-    }
-    take_receipts(&writer);
+    finish(&writer);
     bytes
+}
+
+/// Waits until all that was given to a writer is written.
+pub(crate) fn finish(writer: &TopicWriter) {
+    while writer.in_flight() > 0 {
+        take_receipts(writer);
+    }
+    take_receipts(writer);
 }
 
 fn take_receipts(writer: &TopicWriter) {
