@@ -439,8 +439,6 @@ impl Daemon {
                 continue;
             }
             slot.due = None;
-            let is_static_member = settings.static_member.is_some();
-            slot.restarts.begin(is_static_member, now);
             let window = Arc::clone(&self.window);
             let load = move || {
                 window

@@ -146,12 +146,27 @@ pub struct Member {
 }
 
 impl Member {
-    /// Joins the group, for `topic`; batches hold at most `batch_max` messages; stored offsets are committed as
-    /// `offsets` says.
+    /// One that has begun to join the group, for `topic`; the others as for [`Self::new`].
     ///
     /// # Errors
     /// [`EdgeError::Settings`].
     pub fn join(
+        settings: &Settings,
+        topic: &str,
+        batch_max: usize,
+        offsets: CommitBy,
+    ) -> Result<Self, EdgeError> {
+        let member = Self::new(settings, topic, batch_max, offsets)?;
+        member.begin()?;
+        Ok(member)
+    }
+
+    /// One that is to [`Self::begin`] to join the group, for `topic`; batches hold at most `batch_max` messages; stored
+    /// offsets are committed as `offsets` says.
+    ///
+    /// # Errors
+    /// [`EdgeError::Settings`].
+    pub(super) fn new(
         settings: &Settings,
         topic: &str,
         batch_max: usize,
@@ -166,9 +181,6 @@ impl Member {
         };
         let consumer: BaseConsumer<GroupContext> =
             create(&settings.telemetry_consumer(offsets), context)?;
-        consumer
-            .subscribe(&[topic])
-            .map_err(EdgeError::cluster(format!("subscribe to topic `{topic}`")))?;
         let queue = SharedQueue::new(Arc::new(consumer), batch_max);
         Ok(Self {
             queue,
@@ -176,6 +188,16 @@ impl Member {
             timeout: Duration::from_secs(5),
             rises_silently: !settings.is_classic(),
         })
+    }
+
+    /// Begins to join the group.
+    ///
+    /// # Errors
+    /// What the client says against it.
+    pub(super) fn begin(&self) -> Result<(), EdgeError> {
+        self.consumer()
+            .subscribe(&[&self.topic])
+            .map_err(self.doing("subscribe to"))
     }
 
     fn consumer(&self) -> &BaseConsumer<GroupContext> {
@@ -396,6 +418,11 @@ impl Member {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert(metadata);
+    }
+
+    /// Who it is in the group, whatever the group thinks of it: to ask with, as nothing may be committed by it.
+    pub(super) fn identity(&self) -> Option<ConsumerGroupMetadata> {
+        self.consumer().group_metadata()
     }
 
     /// Pauses partitions; one that is not assigned any more is left out (FS-03).

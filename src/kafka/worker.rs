@@ -81,7 +81,7 @@ where
     G: Deref<Target = Z>,
     L: Fn() -> G,
 {
-    /// A worker that joins the group at once; `load` lends the snapshot of the moment (I13: once per batch).
+    /// A worker that has yet to join the group; `load` lends the snapshot of the moment (I13: once per batch).
     ///
     /// # Errors
     /// [`EdgeError::Settings`].
@@ -113,7 +113,7 @@ where
             &settings.enriched_topic,
             settings.dead_letter_topic.as_deref(),
         )?;
-        let member = Member::join(
+        let member = Member::new(
             kafka,
             &settings.telemetry_topic,
             BATCH,
@@ -163,6 +163,8 @@ where
 
     fn turn_to_the_end(&mut self, shutdown: &Shutdown) -> Result<(), WorkerError> {
         self.begin_transactions(shutdown)?;
+        // Of its two names the producer's comes first, and decides (FS-78).
+        self.member.begin()?;
         let ended = loop {
             if shutdown.is_requested() {
                 break Ok(());
@@ -175,8 +177,7 @@ where
         match ended {
             Err(error) if self.transactions.is_some() => {
                 let error = self.unless_stood_still(error);
-                self.abandon(&error);
-                Err(error)
+                Err(self.abandon(error))
             }
             ended => {
                 let drained = self.leave();

@@ -12,34 +12,24 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 /// A static member that is fenced again within this time has a living double. Of two processes of one name each fences the
 /// other as it comes back, so the one that was there first is also the first to be fenced twice: it ends, and the other stays.
 ///
-/// With transactions each of the two has two names, the member's and the producer's, and takes both from its double. Whose
-/// producer is fenced ends at once (FS-38), but for a static member that began within this time: that may be the younger one,
-/// and its double one that has come back after it lost its member's name only (`FencedInstanceId`). To end it for that
-/// would leave the older one. Two that take their names crosswise (both just begun, each first with one of them) may both end:
-/// better than that both stay.
+/// With transactions each of the two has two names, the producer's and the member's, and takes them in this order. The
+/// producer's decides, so that of any number of processes one stays: who has lost it ends, and never takes either name again
+/// ([`WorkerError::Fenced`]); who has lost the member's alone is made anew ([`WorkerError::Transaction`]), which takes that
+/// back from one that will be told of the other.
 const DOUBLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// When a worker was made anew of late.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Restarts {
     at: Vec<MonoTime>,
-    /// When the worker began, as a static member.
-    static_since: Option<MonoTime>,
     fenced_at: Option<MonoTime>,
 }
 
 impl Restarts {
-    /// Notes that it begins, for the first time or anew.
-    pub(super) fn begin(&mut self, is_static_member: bool, now: MonoTime) {
-        self.static_since = is_static_member.then_some(now);
-    }
-
     /// Notes that it is made anew, or says why the process is to end.
     pub(super) fn admit(&mut self, error: &WorkerError, now: MonoTime) -> Result<(), String> {
         self.at.retain(|at| now.since(*at) < RESTARTS_WITHIN);
-        let is_young = (self.static_since).is_some_and(|since| now.since(since) < DOUBLE_WITHIN);
-        let lost_its_names = is_young && matches!(error, WorkerError::Fenced(_));
-        if error.is_fenced_member() || lost_its_names {
+        if error.is_fenced_member() {
             let before = self.fenced_at.replace(now);
             if before.is_some_and(|at| now.since(at) < DOUBLE_WITHIN) {
                 return Err(format!(
@@ -51,7 +41,7 @@ impl Restarts {
         if error.is_outage() {
             return Ok(());
         }
-        if !(error.is_passing() || lost_its_names) || self.at.len() >= RESTARTS_MAX {
+        if !error.is_passing() || self.at.len() >= RESTARTS_MAX {
             return Err(error.to_string());
         }
         self.at.push(now);
@@ -119,44 +109,134 @@ mod tests {
     }
 
     #[test]
-    fn fs_38_whose_producer_is_fenced_ends_at_once_unless_it_is_a_static_member_that_just_began() {
-        let error = WorkerError::Fenced("w-0".to_owned());
-        for (is_static, at, ends) in [(false, 1, true), (true, 60, true), (true, 59, false)] {
-            let mut restarts = Restarts::default();
-            restarts.begin(is_static, second(0));
-            let judged = restarts.admit(&error, second(at));
-            assert_eq!(judged.is_err(), ends, "{is_static} {at}");
-        }
+    fn fs_38_whose_producer_is_fenced_ends_at_once() {
+        let judged = Restarts::default().admit(&WorkerError::Fenced("w-0".to_owned()), second(1));
+        assert!(judged.is_err());
     }
 
-    /// Each is told of one of the two names that the other took, whichever it uses first.
-    #[test]
-    fn fs_78_of_two_static_members_the_older_one_ends_whichever_name_each_loses_first() {
-        let lost = |producer: bool| match producer {
-            true => WorkerError::Fenced("w-0".to_owned()),
-            false => fatal(RDKafkaErrorCode::FencedInstanceId),
-        };
-        for orders in 0..8 {
-            let loses_producer = |nth: u32| orders >> nth & 1 == 1;
-            for older_began in [0, 4_000] {
-                let (mut older, mut younger) = (Restarts::default(), Restarts::default());
-                older.begin(true, second(older_began));
-                younger.begin(true, second(4_010));
-                let mut now = 4_012;
-                for nth in 0..3 {
-                    let (loser, is_older) = match nth % 2 {
-                        0 => (&mut older, true),
-                        _ => (&mut younger, false),
-                    };
-                    let judged = loser.admit(&lost(loses_producer(nth)), second(now));
-                    if judged.is_err() {
-                        assert!(is_older, "{orders:03b} from {older_began}");
-                        break;
+    /// What becomes of processes of one name in `exactly_once`.
+    mod doubles {
+        use std::collections::BTreeSet;
+
+        use super::*;
+
+        #[derive(Copy, Clone, Debug, PartialEq)]
+        enum At {
+            /// About to register its producer.
+            Producer,
+            /// About to join the group.
+            Member,
+            /// At work, until it is told that it has lost a name.
+            Work,
+            Ended,
+        }
+
+        #[derive(Clone, Debug)]
+        struct World {
+            processes: Vec<(At, Restarts)>,
+            /// Who has each name.
+            producer: Option<usize>,
+            member: Option<usize>,
+        }
+
+        impl World {
+            /// The process takes its next step, in one of the ways it may come to be told of a loss. `None` = there is none.
+            fn step(&self, one: usize, asks_its_producer_first: bool) -> Option<Self> {
+                let mut next = self.clone();
+                let (at, restarts) = &mut next.processes[one];
+                match *at {
+                    At::Producer => (next.producer, *at) = (Some(one), At::Member),
+                    At::Member => (next.member, *at) = (Some(one), At::Work),
+                    At::Ended => return None,
+                    At::Work => {
+                        let has = (self.producer == Some(one), self.member == Some(one));
+                        let error = match (has, asks_its_producer_first) {
+                            ((true, true), _) => return None,
+                            ((false, _), true) => WorkerError::Fenced("w-0".to_owned()),
+                            // Told by the group, it asks the coordinator of transactions.
+                            ((false, false), false) => WorkerError::Fenced("w-0".to_owned()),
+                            ((true, false), _) => WorkerError::Transaction(lost_its_member()),
+                            // As a member in peace it goes on until it writes.
+                            ((false, true), false) => return None,
+                        };
+                        *at = match restarts.admit(&error, second(1)) {
+                            Ok(()) => At::Producer,
+                            Err(_) => At::Ended,
+                        };
                     }
-                    assert!(nth < 2, "{orders:03b} from {older_began}: both go on");
-                    loser.begin(true, second(now + 1));
-                    now += 2;
                 }
+                Some(next)
+            }
+
+            /// Every order of steps, to each end.
+            fn explore(self, mut at_end: impl FnMut(&Self)) {
+                let mut seen = BTreeSet::new();
+                let mut open = vec![self];
+                while let Some(world) = open.pop() {
+                    if !seen.insert(format!("{world:?}")) {
+                        continue;
+                    }
+                    let before = open.len();
+                    for one in 0..world.processes.len() {
+                        open.extend(
+                            [true, false]
+                                .map(|first| world.step(one, first))
+                                .into_iter()
+                                .flatten(),
+                        );
+                    }
+                    if open.len() == before {
+                        let left =
+                            |at: &At| world.processes.iter().filter(|(is, _)| is == at).count();
+                        let all = world.processes.len();
+                        assert_eq!(
+                            (left(&At::Work), left(&At::Ended)),
+                            (1, all - 1),
+                            "{world:?}"
+                        );
+                        at_end(&world);
+                    }
+                }
+            }
+        }
+
+        fn lost_its_member() -> EdgeError {
+            match fatal(RDKafkaErrorCode::FencedInstanceId) {
+                WorkerError::Edge(error) => error,
+                _ => unreachable!(),
+            }
+        }
+
+        fn processes(count: usize) -> World {
+            World {
+                processes: vec![(At::Producer, Restarts::default()); count],
+                producer: None,
+                member: None,
+            }
+        }
+
+        #[test]
+        fn fs_78_of_processes_of_one_name_one_stays_in_whatever_order_they_take_and_lose_it() {
+            for count in 2..5 {
+                let mut stayed = BTreeSet::new();
+                processes(count).explore(|end| {
+                    stayed.insert(end.producer);
+                });
+                assert_eq!(
+                    stayed,
+                    (0..count).map(Some).collect(),
+                    "each may be the one"
+                );
+            }
+        }
+
+        #[test]
+        fn fs_78_one_that_has_both_names_when_others_begin_is_the_one_that_ends() {
+            for count in 2..5 {
+                let mut begin = processes(count);
+                begin.processes[0].0 = At::Work;
+                (begin.producer, begin.member) = (Some(0), Some(0));
+                begin.explore(|end| assert_eq!(end.processes[0].0, At::Ended));
             }
         }
     }

@@ -407,3 +407,43 @@ fn fs_36_fs_78_of_two_static_members_with_one_transactional_id_too_the_older_one
 {
     the_older_double_ends("double-once", "exactly_once");
 }
+
+/// Neither is the older one: each has taken some name from the other before it learns of it.
+#[test]
+fn fs_36_fs_78_of_two_static_members_that_begin_at_one_time_in_transactions_one_ends_and_one_stays()
+{
+    let Some(stage) = stage("double-begun", Membership::Static, "exactly_once") else {
+        return;
+    };
+    let simulation = ["--rate", "300", "--zone-rate", "5", "--for", "10m"];
+    let mut simulation = stage.beside("simulate", &simulation);
+    for round in 0..3 {
+        let begin = |name| {
+            let log = format!("{name}-{round}");
+            stage.daemon_with(&log, &["delivery.instance=same"])
+        };
+        let mut both = ["a", "b"].map(begin);
+        let ended = eventually("one ends", PATIENCE, || {
+            both.iter_mut().position(|one| one.ended().is_some())
+        });
+        let code = both[ended].wait_exit(PATIENCE).code();
+        let log = both[ended].log();
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("delivery.instance"), "{log}");
+        let stays = &mut both[1 - ended];
+        wait_owned(stays, 4);
+        let enriched = |one: &Daemon| one.metric("ringfence_records_enriched_total", "");
+        let before = enriched(stays).unwrap_or(0.0);
+        eventually("it enriches", PATIENCE, || {
+            enriched(stays).filter(|count| *count > before + 100.0)
+        });
+        stays.stop();
+    }
+    simulation.stop();
+    simulation.wait_written(PATIENCE);
+    let mut last = start(&stage, "same", "last");
+    stage.wait_committed(stage.group(), PATIENCE);
+    last.stop();
+    let report = stage.verify(&[]);
+    assert_eq!(report["clean"], true, "{report:#}");
+}

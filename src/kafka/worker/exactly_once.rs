@@ -405,19 +405,68 @@ where
     }
 
     /// Ends the worker after an error: nothing is committed, all of it is read again. A transaction that cannot be aborted
-    /// is ended by the next producer of this name, or by the coordinator after its time-out.
-    pub(super) fn abandon(&mut self, why: &WorkerError) {
+    /// is ended by the next producer of this name, or by the coordinator after its time-out. Why it ends, as that shows.
+    pub(super) fn abandon(&mut self, why: WorkerError) -> WorkerError {
         self.settle();
-        if !matches!(why, WorkerError::StoodStill(_) | WorkerError::Fenced(_))
-            && self.open().is_begun
-            && let (_, Err(error)) = self.call_once(Call::Abort)
-        {
-            tracing::debug!(%error, "abort at the end of the worker");
-        }
+        let has_name = !matches!(why, WorkerError::StoodStill(_) | WorkerError::Fenced(_));
+        let why = if has_name && self.open().is_begun {
+            self.abort_at_the_end(why)
+        } else {
+            why
+        };
         let owned = self.engine.owned();
         self.engine.lost(&owned);
         self.publish(Clock::mono());
         self.outbox.purge();
+        why
+    }
+
+    /// Aborts the open transaction. Whom the group has replaced learns by that whether its producer is replaced, too: if not,
+    /// its double is the one to go, and it comes back (FS-78).
+    fn abort_at_the_end(&mut self, why: WorkerError) -> WorkerError {
+        let has_lost_its_member = why.is_fenced_member();
+        if has_lost_its_member {
+            self.touch_transaction();
+        }
+        let begun = Clock::mono();
+        let failed = loop {
+            let failed = self.call_once(Call::Abort).1.err();
+            let is_open = failed
+                .as_ref()
+                .is_some_and(|error| cure(error) == Cure::Again);
+            if !(has_lost_its_member && is_open) || Clock::mono().since(begun) > CALL_MAX {
+                break failed;
+            }
+        };
+        if let Some(error) = &failed {
+            tracing::debug!(%error, "abort at the end of the worker");
+        }
+        match (why, failed) {
+            (WorkerError::Edge(lost), failed) if has_lost_its_member => {
+                match failed.map(|error| self.gave_up(&Call::Abort, error)) {
+                    Some(fenced @ WorkerError::Fenced(_)) => fenced,
+                    // It has the other name still, or nobody could say.
+                    _ => WorkerError::Transaction(lost),
+                }
+            }
+            (why, _) => why,
+        }
+    }
+
+    /// Has the coordinator hear of the open transaction, so that its abort is the coordinator's to answer: one of which it
+    /// has not heard ends in the client. The offset is none that could be committed.
+    fn touch_transaction(&mut self) {
+        let Some(identity) = self.member.identity() else {
+            return;
+        };
+        match self.member.list(&[(PartitionId(0), Offset(0))]) {
+            Ok(offsets) => {
+                if let (_, Err(error)) = self.call_once(Call::Offsets(offsets, identity)) {
+                    tracing::debug!(%error, "offsets at the end of the worker");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "offsets at the end of the worker"),
+        }
     }
 
     /// What is to be done after a call that was first made at `since`. Tried in vain for longer than the coordinator would
