@@ -6,21 +6,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringfence::config::{Config, LogEnd};
-use ringfence::kafka::admin::{Admin, End};
+use ringfence::kafka::admin::Admin;
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
-use ringfence::partition::PartitionId;
 use ringfence::run::{Handle, RunError, run};
 
 use crate::job::{Job, PER_EDGE, SIDE};
 use crate::support::measure::{self, Cost};
+use crate::watch::{self, Done};
 use crate::{support, topics};
 
-/// Between two looks at the output topic's end: often enough for seconds that are measured, and so seldom that the broker, which
-/// shares the cores, has nothing of it.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// The same of a quick run, which is over by then.
-const LOOK_EVERY_QUICK: Duration = Duration::from_millis(1);
 /// Between two changes.
 const CHANGE_EVERY: Duration = Duration::from_millis(10);
 
@@ -82,46 +77,14 @@ impl Daemon {
     }
 }
 
-/// In the child. From the first output on: what came before is joining, reading the zones, and the first fetch.
+/// In the child.
 pub(crate) fn drain(job: &Job) -> Cost {
     let mut config = config(job, &job.zones, &job.from, &job.to);
     config.telemetry.start = LogEnd::Earliest;
     let daemon = Daemon::start(config);
-    let admin = topics::admin(&job.bootstrap);
-    let look_every = if measure::is_quick() {
-        LOOK_EVERY_QUICK
-    } else {
-        LOOK_EVERY
-    };
-    let partitions = admin.existing(&job.to).expect("the topic was made").ids();
-    let mut first: Option<(Instant, f64, usize)> = None;
-    let cost = loop {
-        daemon.assert_goes_on();
-        std::thread::sleep(look_every);
-        // A topic this young may have no leader yet.
-        let Some(written) = written(&admin, &job.to, &partitions) else {
-            continue;
-        };
-        match first {
-            None if written > 0 => first = Some((Instant::now(), measure::cpu_time(), written)),
-            Some((begun, cpu, before)) if written >= job.events => {
-                // As if all events had been counted.
-                let all = job.events as f64 / (job.events - before).max(1) as f64;
-                break Cost {
-                    wall: begun.elapsed().as_secs_f64() * all,
-                    cpu: (measure::cpu_time() - cpu) * all,
-                };
-            }
-            _ => {}
-        }
-    };
+    let cost = watch::cost_of_outputs(job, Done::Written, || daemon.assert_goes_on());
     daemon.stop();
     cost
-}
-
-fn written(admin: &Admin, topic: &str, partitions: &[PartitionId]) -> Option<usize> {
-    let ends = admin.offsets(topic, partitions, End::Log).ok()?;
-    Some(ends.iter().map(|(_, range)| range.to.0 as usize).sum())
 }
 
 /// Changes of a tessellation, one after the other: two neighbours change places at a time, so that it stays one; once all have,

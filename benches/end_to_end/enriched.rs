@@ -1,24 +1,23 @@
 //! The daemon's own worker over a published snapshot: consume, decode, match, splice, produce, commit. The zones side is
 //! quiet, so it is left out: between promotions it costs a few requests a second, whatever the number of events.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfence::clock::{Clock, GuardedTime};
 use ringfence::codec::headers::HeaderForm;
 use ringfence::codec::telemetry::{FieldRules, Fields};
 use ringfence::gate::{Degraded, Epoch, Snapshot};
-use ringfence::index::{Hits, Query};
 use ringfence::kafka::worker::{ExactlyOnce, StartAt, Worker, WorkerSettings, WorkerWindow};
-use ringfence::pipeline::{AtRules, Counters, MatchMode, PipelineConfig, View, Zones};
+use ringfence::pipeline::{AtRules, MatchMode, PipelineConfig};
 use ringfence::shutdown::Shutdown;
 use ringfence::time::EventTime;
-use ringfence::zone::ZoneText;
 
 use crate::job::{COMMIT_EVERY, Job, PER_EDGE, SIDE, workers};
-use crate::support::measure::{self, Cost};
-use crate::{support, topics};
+use crate::support;
+use crate::support::measure::Cost;
+use crate::watch::{self, Done};
 
 /// The default.
 fn event_time() -> MatchMode {
@@ -40,34 +39,6 @@ pub(crate) fn exactly_once(job: &Job) -> ExactlyOnce {
         transactional_id: job.group.clone(),
         transaction_timeout: settings.transaction_timeout(),
         session_timeout: settings.session_timeout(),
-    }
-}
-
-/// A snapshot that notes when it was first asked.
-struct Watched {
-    snapshot: Snapshot,
-    begun: OnceLock<Instant>,
-}
-
-impl Zones for Watched {
-    type Hits = Hits;
-
-    fn view(&self) -> View {
-        self.snapshot.view()
-    }
-
-    fn lookup(&self, queries: &[Query], hits: &mut Hits) {
-        self.begun.get_or_init(Instant::now);
-        self.snapshot.lookup(queries, hits);
-    }
-
-    fn found<'a>(
-        &'a self,
-        hits: &'a Hits,
-        query: usize,
-        with_properties: bool,
-    ) -> impl Iterator<Item = ZoneText<'a>> {
-        self.snapshot.found(hits, query, with_properties)
     }
 }
 
@@ -95,16 +66,16 @@ pub(crate) fn drain(job: &Job, ways: Ways) -> Cost {
         once,
         headers,
     } = ways;
-    let is_transactional = once.is_some();
-    let watched = Arc::new(Watched {
-        snapshot: Snapshot {
-            index: Arc::new(support::index(&support::tessellation(SIDE, PER_EDGE))),
-            epoch: Epoch(1),
-            as_of: Clock::wall(),
-            floor: EventTime::MIN,
-            degraded: Degraded::No,
-        },
-        begun: OnceLock::new(),
+    let done = match once {
+        Some(_) => Done::Committed,
+        None => Done::Written,
+    };
+    let snapshot = Arc::new(Snapshot {
+        index: Arc::new(support::index(&support::tessellation(SIDE, PER_EDGE))),
+        epoch: Epoch(1),
+        as_of: Clock::wall(),
+        floor: EventTime::MIN,
+        degraded: Degraded::No,
     });
     let fields = Fields::new(&FieldRules::default()).expect("the defaults are right");
     let mut pipeline = PipelineConfig::new(fields, &job.from);
@@ -129,17 +100,16 @@ pub(crate) fn drain(job: &Job, ways: Ways) -> Cost {
     let windows: Vec<_> = (0..workers())
         .map(|_| Arc::new(WorkerWindow::default()))
         .collect();
-    let cpu = measure::cpu_time();
     let workers: Vec<_> = windows
         .iter()
         .enumerate()
         .map(|(number, window)| {
-            let watched = Arc::clone(&watched);
+            let snapshot = Arc::clone(&snapshot);
             Worker::new(
                 &job.settings(),
                 settings.for_worker(number),
                 pipeline.clone(),
-                move || Arc::clone(&watched),
+                move || Arc::clone(&snapshot),
                 Arc::new(GuardedTime::default()),
                 Arc::clone(window),
             )
@@ -148,12 +118,6 @@ pub(crate) fn drain(job: &Job, ways: Ways) -> Cost {
         .collect();
     let shutdown = Shutdown::new();
     let stopped = AtomicBool::new(false);
-    let counted = |of: fn(&Counters) -> u64| -> u64 {
-        windows
-            .iter()
-            .map(|window| of(&window.seen().counters))
-            .sum()
-    };
     std::thread::scope(|scope| {
         let turning: Vec<_> = workers
             .into_iter()
@@ -165,24 +129,9 @@ pub(crate) fn drain(job: &Job, ways: Ways) -> Cost {
                 })
             })
             .collect();
-        while counted(|counters| counters.enriched) < job.events as u64 {
+        let cost = watch::cost_of_outputs(job, done, || {
             assert!(!stopped.load(Ordering::Acquire), "the worker goes on");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        if is_transactional {
-            // An output counts once its transaction is committed.
-            let admin = topics::admin_of(&job.bootstrap, &job.group);
-            while !topics::is_committed(&admin, &job.from) {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-        let begun = watched.begun.get().expect("events were matched");
-        let cost = Cost {
-            wall: begun.elapsed().as_secs_f64(),
-            cpu: measure::cpu_time() - cpu,
-        };
-        let flagged = counted(|counters| counters.flagged.iter().sum());
-        assert_eq!(flagged, 0, "every event is settled");
+        });
         shutdown.request();
         for worker in turning {
             let ended = worker.join().expect("the worker does not panic");

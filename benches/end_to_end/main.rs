@@ -18,6 +18,7 @@ mod enriched;
 mod job;
 mod pass_through;
 mod topics;
+mod watch;
 
 use std::process::{Command, Stdio};
 

@@ -1,9 +1,8 @@
 //! The worker's Kafka code with nothing between consuming and producing: the same member, queue, batches, producer,
 //! acknowledgements and commits as in `kafka::worker`, the records as they came.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 use ringfence::clock::Clock;
 use ringfence::kafka::client::{CommitBy, cap_batches};
@@ -11,27 +10,26 @@ use ringfence::kafka::member::{GroupEvent, Member, Start};
 use ringfence::kafka::outbox::Outbox;
 use ringfence::partition::{Offset, PartitionId, RecordPosition};
 use ringfence::pipeline::{AckResult, Limits, Output, Sink as _, Token};
+use ringfence::shutdown::Shutdown;
 use ringfence::telemetry::HeaderRef;
 
 use crate::job::{COMMIT_EVERY, Job, workers};
-use crate::support::measure::{self, Cost};
+use crate::support::measure::Cost;
+use crate::watch::{self, Done};
 
 /// As in the worker.
 const BATCH: usize = 256;
 const TURN: Duration = Duration::from_millis(5);
 const STORE_EVERY: Duration = Duration::from_millis(20);
-/// The worker publishes its counters so often; the end is seen no sooner here.
-const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 /// Low bits of a token: the offset.
 const OFFSET_BITS: u32 = 40;
 
 pub(crate) fn drain(job: &Job) -> Cost {
-    let cpu = measure::cpu_time();
     let limits = Limits::default();
     let kafka = job.settings();
     let mut producer = kafka.producer(limits.in_flight_max, limits.in_flight_max_bytes);
     cap_batches(&mut producer, 1_048_588);
-    let all = All::default();
+    let shutdown = Shutdown::new();
     let loops: Vec<_> = (0..workers())
         .map(|_| Loop {
             outbox: Outbox::new(&producer, &job.to, None).expect("the settings are right"),
@@ -39,29 +37,23 @@ pub(crate) fn drain(job: &Job) -> Cost {
                 .expect("the settings are right"),
             next: vec![None; 64],
             in_flight: 0,
-            all: &all,
+            shutdown: &shutdown,
         })
         .collect();
     std::thread::scope(|scope| {
-        for one in loops {
-            scope.spawn(move || one.run(limits.in_flight_max, job.events));
-        }
-    });
-    let begun = all.begun.get().expect("records were read");
-    let (ended, cpu_then) = all.ended.get().expect("all were passed");
-    Cost {
-        wall: ended.duration_since(*begun).as_secs_f64(),
-        cpu: cpu_then - cpu,
-    }
-}
-
-/// What the workers do together.
-#[derive(Default)]
-struct All {
-    begun: OnceLock<Instant>,
-    /// When the last one was seen to be done, with the CPU time until then: what follows is leaving the group.
-    ended: OnceLock<(Instant, f64)>,
-    done: AtomicUsize,
+        let turning: Vec<_> = loops
+            .into_iter()
+            .map(|one| scope.spawn(move || one.run(limits.in_flight_max)))
+            .collect();
+        let cost = watch::cost_of_outputs(job, Done::Written, || {
+            assert!(
+                !turning.iter().any(ScopedJoinHandle::is_finished),
+                "the loop goes on"
+            );
+        });
+        shutdown.request();
+        cost
+    })
 }
 
 struct Loop<'a> {
@@ -70,13 +62,13 @@ struct Loop<'a> {
     /// The offset to commit next, by partition.
     next: Vec<Option<Offset>>,
     in_flight: usize,
-    all: &'a All,
+    shutdown: &'a Shutdown,
 }
 
 impl Loop<'_> {
-    fn run(mut self, in_flight_max: usize, events: usize) {
-        let (mut stored_at, mut published_at) = (Clock::mono(), Clock::mono());
-        loop {
+    fn run(mut self, in_flight_max: usize) {
+        let mut stored_at = Clock::mono();
+        while !self.shutdown.is_requested() {
             self.answer();
             self.take_acks();
             self.pass(in_flight_max);
@@ -84,14 +76,6 @@ impl Loop<'_> {
             if now.since(stored_at) >= STORE_EVERY {
                 stored_at = now;
                 self.store();
-            }
-            if now.since(published_at) >= PUBLISH_EVERY {
-                published_at = now;
-                if self.all.done.load(Ordering::Relaxed) >= events {
-                    let ended = || (Instant::now(), measure::cpu_time());
-                    self.all.ended.get_or_init(ended);
-                    break;
-                }
             }
         }
     }
@@ -120,7 +104,6 @@ impl Loop<'_> {
     }
 
     fn take_acks(&mut self) {
-        let before = self.in_flight;
         while let Some((token, result)) = self.outbox.ack() {
             assert_eq!(result, AckResult::Delivered);
             let raw = token.into_raw();
@@ -129,9 +112,6 @@ impl Loop<'_> {
                 Some(Offset((raw & ((1 << OFFSET_BITS) - 1)) as i64 + 1));
             self.in_flight -= 1;
         }
-        self.all
-            .done
-            .fetch_add(before - self.in_flight, Ordering::Relaxed);
     }
 
     fn pass(&mut self, in_flight_max: usize) {
@@ -144,7 +124,6 @@ impl Loop<'_> {
         if batch.is_empty() {
             return;
         }
-        self.all.begun.get_or_init(Instant::now);
         let mut headers: Vec<HeaderRef<'_>> = Vec::new();
         for message in batch.fetched() {
             assert!(message.error().is_none(), "{:?}", message.error());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringfence::clock::Clock;
+use ringfence::codec::headers;
 use ringfence::kafka::admin::{Admin, End, TopicSpec};
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::reader::TopicReader;
@@ -39,13 +40,25 @@ pub(crate) fn delete(admin: &Admin, name: &str) {
     admin.delete_topic(name).expect("the topic is deleted");
 }
 
-/// How many records of a topic a reader of committed records sees: all are read, as markers of transactions take offsets.
+/// How many records of a topic a reader of committed records sees: all are read, as markers of transactions take offsets. None
+/// may be flagged: each event is of an instant that the zones have reached.
 pub(crate) fn count(bootstrap: &str, admin: &Admin, name: &str) -> usize {
     let settings = Settings::new(bootstrap, "bench");
     let reader = TopicReader::all(&settings, admin, name).expect("the topic exists");
     let mut records = 0;
     reader
-        .read_all(Duration::from_secs(30), |_| records += 1)
+        .read_all(Duration::from_secs(30), |record| {
+            let flags = record.headers.iter().find_map(|(name, value)| match *name {
+                headers::FLAGS => *value,
+                headers::ALL => {
+                    let all = std::str::from_utf8((*value)?).ok()?;
+                    headers::part_of_all(all, headers::FLAGS).map(str::as_bytes)
+                }
+                _ => None,
+            });
+            assert_eq!(flags, None, "every event is settled");
+            records += 1;
+        })
         .expect("the topic is read to its end");
     records
 }

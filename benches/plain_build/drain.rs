@@ -3,7 +3,7 @@
 //! late changes, rejections or rebalances. The client settings are ours, so that only the code differs.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use crate::job::{COMMIT_EVERY, Job, PER_EDGE, SIDE};
 use crate::support;
-use crate::support::measure::{self, Cost};
+use crate::support::measure::Cost;
 use crate::support::plain::Geo;
+use crate::watch::{self, Done};
 
 pub(crate) fn drain(job: &Job) -> Cost {
     let zones = Geo::new(support::polygons(SIDE, PER_EDGE));
@@ -24,12 +25,12 @@ pub(crate) fn drain(job: &Job) -> Cost {
         .enable_all()
         .build()
         .expect("a runtime");
-    let cpu = measure::cpu_time();
-    let cost = runtime.block_on(enrich_all(job, &zones, &ids));
-    Cost {
-        cpu: cost.cpu - cpu,
-        ..cost
-    }
+    std::thread::scope(|scope| {
+        let enriching = scope.spawn(|| runtime.block_on(enrich_all(job, &zones, &ids)));
+        let cost = watch::cost_of_outputs(job, Done::Written, || ());
+        enriching.join().expect("all is enriched");
+        cost
+    })
 }
 
 /// Adds the zones of its position to an event.
@@ -45,8 +46,8 @@ fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<Vec<u8>> {
     serde_json::to_vec(&event).ok()
 }
 
-/// Until the last one is acknowledged, so without leaving the group; the CPU time is the process's since it began.
-async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) -> Cost {
+/// Until the last one is acknowledged.
+async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) {
     let limits = Limits::default();
     let kafka = job.settings();
     let mut settings = kafka.telemetry_consumer(CommitBy::Interval(COMMIT_EVERY));
@@ -57,11 +58,9 @@ async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) -> Cost {
         .producer(limits.in_flight_max, limits.in_flight_max_bytes)
         .create()
         .expect("the settings are right");
-    let mut begun = None;
     let mut in_flight: VecDeque<(DeliveryFuture, i32, i64)> = VecDeque::new();
     for _ in 0..job.events {
         let message = consumer.recv().await.expect("a message");
-        begun.get_or_insert_with(Instant::now);
         let value = message.payload().expect("a value");
         let enriched = enrich(value, zones, ids).expect("the event is valid");
         let mut record = FutureRecord::to(&job.to)
@@ -81,11 +80,6 @@ async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) -> Cost {
         .flush(Duration::from_secs(30))
         .expect("everything is written");
     finish(&consumer, &job.from, in_flight.drain(..)).await;
-    let begun = begun.expect("events were read");
-    Cost {
-        wall: begun.elapsed().as_secs_f64(),
-        cpu: measure::cpu_time(),
-    }
 }
 
 async fn finish(

@@ -13,6 +13,12 @@ mod drain;
 #[path = "../end_to_end/job.rs"]
 #[expect(dead_code, reason = "it uses a part")]
 mod job;
+#[path = "../end_to_end/topics.rs"]
+#[expect(dead_code, reason = "it uses a part")]
+mod topics;
+#[path = "../end_to_end/watch.rs"]
+#[expect(dead_code, reason = "it uses a part")]
+mod watch;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

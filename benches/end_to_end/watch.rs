@@ -1,0 +1,70 @@
+//! What a drain costs, by one measure for all ways: from the first outputs that stand in the output topic to the last one. What
+//! came before is joining, reading zones, building an index, and the first fetch; what comes after is leaving the group.
+
+use std::time::{Duration, Instant};
+
+use ringfence::kafka::admin::{Admin, End};
+use ringfence::partition::PartitionId;
+
+use crate::job::Job;
+use crate::support::measure::{self, Cost};
+use crate::topics;
+
+/// Between two looks at the output topic's ends: often enough for seconds that are measured, and so seldom that the broker, which
+/// shares the cores, has nothing of it.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// The same of a quick run, which is over by then.
+const LOOK_EVERY_QUICK: Duration = Duration::from_millis(1);
+
+/// When a drain counts as done.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// When as many outputs as events stand in the output topic.
+    Written,
+    /// When the group has committed all that was read: with transactions an output counts only then, and their markers take
+    /// offsets too.
+    Committed,
+}
+
+/// Watches a drain that others are at; `goes_on` is asked with each look, and panics where they are not.
+pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost {
+    let admin = topics::admin_of(&job.bootstrap, &job.group);
+    let partitions = admin.existing(&job.to).expect("the topic was made").ids();
+    let look_every = if measure::is_quick() {
+        LOOK_EVERY_QUICK
+    } else {
+        LOOK_EVERY
+    };
+    let mut first: Option<(Instant, f64, usize)> = None;
+    loop {
+        goes_on();
+        std::thread::sleep(look_every);
+        // A topic this young may have no leader yet.
+        let Some(written) = written(&admin, &job.to, &partitions) else {
+            continue;
+        };
+        let Some((begun, cpu, before)) = first else {
+            if written > 0 {
+                first = Some((Instant::now(), measure::cpu_time(), written));
+            }
+            continue;
+        };
+        let is_done = match done {
+            Done::Written => written >= job.events,
+            Done::Committed => written >= job.events && topics::is_committed(&admin, &job.from),
+        };
+        if is_done {
+            // As if all events had been counted.
+            let all = job.events as f64 / job.events.saturating_sub(before).max(1) as f64;
+            return Cost {
+                wall: begun.elapsed().as_secs_f64() * all,
+                cpu: (measure::cpu_time() - cpu) * all,
+            };
+        }
+    }
+}
+
+fn written(admin: &Admin, topic: &str, partitions: &[PartitionId]) -> Option<usize> {
+    let ends = admin.offsets(topic, partitions, End::Log).ok()?;
+    Some(ends.iter().map(|(_, range)| range.to.0 as usize).sum())
+}
