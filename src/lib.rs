@@ -52,6 +52,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod enriched;
+mod fetch;
 pub mod gate;
 pub mod geometry;
 pub mod http;

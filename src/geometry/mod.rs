@@ -149,14 +149,13 @@ impl Area {
         }
     }
 
-    /// Reads of most of the memory that [`Self::covers`] reads of a shape of the usual size, and gives something of it, for places
-    /// that are asked one after the other: so none of their shapes is waited for alone.
-    #[must_use]
+    /// Asks for most of the memory that [`Self::covers`] reads of a shape of the usual size, for places that are asked one
+    /// after the other: so none of their shapes is waited for alone.
     #[inline]
-    pub fn fetch(&self) -> u8 {
+    pub(crate) fn fetch(&self) {
         match &self.0 {
             Form::Polygons(polygons) => polygons.fetch(),
-            Form::Circle(_) => 0,
+            Form::Circle(_) => {}
         }
     }
 

@@ -96,8 +96,8 @@ impl Polygons {
     }
 
     #[inline]
-    pub(super) fn fetch(&self) -> u8 {
-        self.vertices.fetch()
+    pub(super) fn fetch(&self) {
+        self.vertices.fetch();
     }
 
     /// Whether the place is within or on the boundary, exactly.

@@ -4,6 +4,7 @@
 //! piece of memory: an allocation of its own costs more than most have to say.
 
 use super::Position;
+use crate::fetch::{LINE, fetch};
 
 /// The units of a degree. A multiple of 1e-7 is read from decimals as the double nearest to it, and dividing rounds so too.
 const UNITS: f64 = 1e7;
@@ -168,13 +169,13 @@ impl Vertices {
         &self.bytes[self.len() * self.form.vertex_bytes()..]
     }
 
-    /// Reads a byte in about each line of memory, of the first ones if there are many.
+    /// Asks for each line of memory, of the first ones if there are many.
     #[inline]
-    pub(super) fn fetch(&self) -> u8 {
-        const LINE: usize = 64;
+    pub(super) fn fetch(&self) {
         const LINES: usize = 16;
-        let lines = self.bytes.iter().step_by(LINE).take(LINES);
-        lines.fold(0, |read, byte| read ^ byte)
+        for line in self.bytes.chunks(LINE).take(LINES) {
+            fetch(line.as_ptr());
+        }
     }
 
     pub(super) fn byte_len(&self) -> usize {

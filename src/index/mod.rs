@@ -235,6 +235,14 @@ impl Index {
             .expect("a slot comes from a lookup on the same index")
     }
 
+    /// Asks for the memory of what outputs say of the zones that a lookup on this very index found: for who looks at them in
+    /// a moment.
+    pub fn fetch_texts(&self, hits: &Hits) {
+        for slot in &hits.slots {
+            self.versions.fetch_id(*slot);
+        }
+    }
+
     /// What an output says of the zone of such a version. Its properties are looked up where they are wanted only: they stand
     /// farther away.
     ///

@@ -18,6 +18,7 @@ use rstar::{AABB, RTree, RTreeObject};
 use super::rtree;
 use super::versions::{VersionSlot, VersionTable};
 use super::{Query, TOGETHER};
+use crate::fetch::fetch;
 use crate::geometry::{Envelope, Position};
 use crate::time::EventTime;
 
@@ -276,11 +277,11 @@ impl Grid {
                 self.search_level(level, bits, (first, queries), &mut found.pieces);
             }
         }
-        let pieces = &self.pieces;
-        let of = |(_, piece): &(u32, u32)| pieces[*piece as usize].slot.0;
-        std::hint::black_box(found.pieces.iter().fold(0, |read, one| read ^ of(one)));
+        for (_, piece) in &found.pieces {
+            fetch(&raw const self.pieces[*piece as usize]);
+        }
         for (asked, piece) in &found.pieces {
-            let (asked, piece) = (&queries[*asked as usize], &pieces[*piece as usize]);
+            let (asked, piece) = (&queries[*asked as usize], &self.pieces[*piece as usize]);
             if piece.is_in_force(asked.at) && piece.bounds.covers(asked.place) {
                 found.slots.push((asked.query, piece.slot));
             }
@@ -306,19 +307,24 @@ impl Grid {
         (first, queries): (usize, &[Asked]),
         found: &mut Vec<(u32, u32)>,
     ) {
-        let mut buckets = [(0, 0); TOGETHER];
-        for (ends, asked) in buckets.iter_mut().zip(queries) {
+        let mut buckets = [None; TOGETHER];
+        for (of, asked) in buckets.iter_mut().zip(queries) {
             if self.had_any_at(asked.at) {
                 let bucket = bucket(asked.units.cell(level), level, bits);
-                *ends = (self.begins[bucket], self.begins[bucket + 1]);
+                fetch(&raw const self.begins[bucket]);
+                *of = Some(bucket);
             }
         }
-        let begin = |ends: &(u32, u32)| self.filed.get(ends.0 as usize);
-        let read = buckets.iter().filter_map(begin);
-        std::hint::black_box(read.fold(0, |read, filed| read ^ filed.piece));
-        for (number, (ends, asked)) in buckets.iter().zip(queries).enumerate() {
+        let mut filed: [&[Filed]; TOGETHER] = [&[]; TOGETHER];
+        for (filed, bucket) in filed.iter_mut().zip(&buckets) {
+            if let Some(bucket) = *bucket {
+                *filed =
+                    &self.filed[self.begins[bucket] as usize..self.begins[bucket + 1] as usize];
+                fetch(filed.as_ptr());
+            }
+        }
+        for (number, (filed, asked)) in filed.iter().zip(queries).enumerate() {
             let within = asked.units.within_cell(level);
-            let filed = &self.filed[ends.0 as usize..ends.1 as usize];
             search(filed, asked.at, &mut |filed| {
                 if filed.part.holds(within) {
                     found.push(((first + number) as u32, filed.piece));

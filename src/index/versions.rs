@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use imbl::Vector;
 
+use crate::fetch::fetch;
 use crate::partition::RecordPosition;
 use crate::time::EventTime;
 use crate::zone::{ChangeOrder, Zone};
@@ -226,6 +227,22 @@ impl VersionTable {
             let version = rows.versions[row].as_ref()?;
             Some(version.zone.id_json.as_bytes())
         })
+    }
+
+    /// Asks for the memory of [`Self::get`].
+    #[inline]
+    pub(super) fn fetch(&self, slot: VersionSlot) {
+        if let Some(rows) = self.rows(slot) {
+            fetch(&raw const rows.versions[slot.row()]);
+        }
+    }
+
+    /// Asks for the memory of [`Self::id_json`].
+    #[inline]
+    pub(super) fn fetch_id(&self, slot: VersionSlot) {
+        if let Some(rows) = self.rows(slot) {
+            fetch(&raw const rows.ids[slot.row()]);
+        }
     }
 
     #[inline]

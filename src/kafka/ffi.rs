@@ -12,7 +12,8 @@
 #![allow(unsafe_code)]
 
 mod describe;
-mod fetch;
+#[cfg(test)]
+mod fetched;
 mod lists;
 #[cfg(test)]
 mod noting;
@@ -30,11 +31,11 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use crate::fetch::{LINE, fetch};
 use crate::partition::{Offset, PartitionId};
 use crate::telemetry::{HeaderRef, RecordTimestamp};
 use crate::time::EventTime;
 pub use describe::{DescribedTopic, Operation};
-use fetch::{LINE, fetch};
 pub use lists::HeaderLists;
 pub use produce::{Headers, Produced, ProducerTopic, Report, ReportingProducer, Reports, flush};
 

@@ -24,6 +24,7 @@ impl Zones for Snapshot {
             );
         }
         self.index.lookup(queries, hits);
+        self.index.fetch_texts(hits);
     }
 
     fn found<'a>(

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::grid::Tile;
 use super::leaf::Leaf;
+use crate::fetch::{LINE, fetch};
 
 const KIND: u32 = 3 << 30;
 const COVER: u32 = 1 << 30;
@@ -240,17 +241,15 @@ impl<'a> Word<'a> {
         }
     }
 
-    /// Reads a word of each line of memory that a leaf of the usual size stands in, whatever its own size: so none waits for
-    /// another. Reads something too where the tile is no leaf: to tell that costs more.
+    /// Asks for each line of memory that a node, or a leaf of the usual size, stands in, whatever its own size. Asks for
+    /// something too where the tile is neither: to tell that costs more.
     #[inline(always)]
-    pub(super) fn fetch(self) -> u32 {
-        const LINE_WORDS: usize = 16;
-        let Some(last) = self.from.len().checked_sub(1) else {
-            return 0;
-        };
-        let begin = (self.word & !KIND) as usize;
-        let read = |line: usize| self.from[(begin + line * LINE_WORDS).min(last)];
-        read(0) ^ read(1) ^ read(2)
+    pub(super) fn fetch<const LINES: usize>(self) {
+        let begin = (self.word & !KIND & !COVERED) as usize;
+        let at = self.from.as_ptr().wrapping_add(begin).cast::<u8>();
+        for line in 0..LINES {
+            fetch(at.wrapping_add(line * LINE));
+        }
     }
 
     #[inline]

@@ -5,10 +5,16 @@ use super::Tiles;
 use super::grid::{Key, LEVEL_MAX, Reach};
 use super::page::{BRANCH_LEVELS, BRANCH_SLOTS, Child, Word};
 use super::slots::{Begun, Standing};
+use crate::fetch::fetch;
 use crate::index::past::Bygone;
 use crate::index::versions::{VersionSlot, VersionTable};
 use crate::index::{Hits, Query, TOGETHER};
 use crate::time::EventTime;
+
+/// Lines of memory that a node stands in, and a leaf of the usual size.
+const NODE_LINES: usize = 2;
+/// See [`NODE_LINES`].
+const LEAF_LINES: usize = 3;
 
 /// Ends the list of a place's zones met on the way.
 const NONE: u32 = u32::MAX;
@@ -129,6 +135,9 @@ impl Tiles {
         let start = (&self.root, 2 * LEVEL_MAX);
         // Near each other, as most are, they go the first part of the way as one.
         let start = down_together(start, first, differing, &mut list, passed);
+        for path in paths {
+            fetch_below(start, *path);
+        }
         for (way, path) in ways.iter_mut().zip(paths) {
             way.list = list;
             let (child, below) = down(start, *path, &mut way.list, passed);
@@ -140,17 +149,17 @@ impl Tiles {
                 Child::Cover(slot) => way.word = Word::of_cover(*slot),
                 _ => {}
             }
+            way.word.fetch::<NODE_LINES>();
         }
         // The shorter these loops, the more places' memory the processor waits for at once.
         for (way, path) in ways.iter_mut().zip(paths) {
             way.step(*path, passed);
+            way.word.fetch::<LEAF_LINES>();
         }
-        let mut read = 0;
         for (way, path) in ways.iter_mut().zip(paths) {
             while way.step(*path, passed) {}
-            read ^= way.word.fetch();
+            way.word.fetch::<LEAF_LINES>();
         }
-        std::hint::black_box(read);
     }
 
     /// Finds the versions of the past that cover places, by the number of the query.
@@ -163,10 +172,13 @@ impl Tiles {
     ) -> &'b [(usize, VersionSlot)] {
         self.past.candidates(queries, bygone);
         // As in `descend`: all wait at once for what the next loop reads.
+        for (_, slot) in &bygone.slots {
+            versions.fetch(*slot);
+        }
         let found = bygone.slots.iter();
-        let versions_found = found.filter_map(|(_, slot)| versions.get(*slot));
-        let read = versions_found.fold(0, |read, version| read ^ version.zone().area.fetch());
-        std::hint::black_box(read);
+        for version in found.filter_map(|(_, slot)| versions.get(*slot)) {
+            version.zone().area.fetch();
+        }
         bygone.slots.retain(|(number, slot)| {
             let query = &queries[*number];
             versions.get(*slot).is_some_and(|version| {
@@ -213,6 +225,17 @@ fn down<'a>(
         down_together((child, below), path, 0, list, passed)
     } else {
         (child, below)
+    }
+}
+
+/// Asks for the slot of a place in the branch below this one, if that is what is there: the first of its way that is not at hand.
+#[inline(always)]
+fn fetch_below((child, below): (&Child, u32), path: u64) {
+    let slot = |below: u32| (path >> (below - 2 * BRANCH_LEVELS)) as usize % BRANCH_SLOTS;
+    if let Child::Branch(branch) = child
+        && let Child::Branch(next) = &branch.slots[slot(below)]
+    {
+        fetch(&raw const next.slots[slot(below - 2 * BRANCH_LEVELS)]);
     }
 }
 

@@ -10,7 +10,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use super::Headers;
-use super::fetch::fetch;
+use crate::fetch::fetch;
 use crate::partition::PartitionId;
 
 /// Lists that wait to be used again, at most: some 400 bytes each. As many as are under way at once where none is late.
