@@ -1,3 +1,5 @@
+//! That what a batch has fetched ahead is the batch.
+
 use std::sync::Arc;
 use std::time::Duration;
 
