@@ -29,8 +29,8 @@ mod tests {
     #[test]
     fn any_place_may_be_asked_for_and_nothing_changes() {
         let bytes = [7_u8; 3 * LINE];
-        for at in 0..bytes.len() {
-            fetch(&raw const bytes[at]);
+        for byte in &bytes {
+            fetch(byte);
         }
         fetch(bytes.as_ptr_range().end);
         fetch(std::ptr::null::<u8>());

@@ -146,7 +146,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// One that has begun to join the group, for `topic`; the others as for [`Self::new`].
+    /// One that has begun to join the group, for `topic`; batches hold at most `batch_max` messages; stored offsets are
+    /// committed as `offsets` says.
     ///
     /// # Errors
     /// [`EdgeError::Settings`].
@@ -161,8 +162,7 @@ impl Member {
         Ok(member)
     }
 
-    /// One that is to [`Self::begin`] to join the group, for `topic`; batches hold at most `batch_max` messages; stored
-    /// offsets are committed as `offsets` says.
+    /// [`Self::join`], but for that it is yet to [`Self::begin`].
     ///
     /// # Errors
     /// [`EdgeError::Settings`].
