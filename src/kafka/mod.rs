@@ -70,6 +70,19 @@ impl EdgeError {
         }
     }
 
+    /// Whether another member of the group has this one's name. That may be another process, or what the coordinator still
+    /// holds of this one after an outage in which it was not heard of (KAFKA 0.9).
+    #[must_use]
+    pub fn is_fenced_member(&self) -> bool {
+        matches!(
+            self,
+            Self::Cluster {
+                source: KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId),
+                ..
+            }
+        )
+    }
+
     /// Whether the group was between two generations, or the client a step behind it: it takes commits again once its
     /// members have joined anew. Not from one whose partitions are lost (FS-14).
     pub(crate) fn is_rebalancing(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 
 use super::EdgeError;
 use crate::partition::{Offset, PartitionId};
@@ -62,17 +62,10 @@ impl WorkerError {
         matches!(self, Self::Outage(_))
     }
 
-    /// Whether another member of the group has this one's name. That may be another process, or what the coordinator still
-    /// holds of this one after an outage in which it was not heard of (KAFKA 0.9).
+    /// [`EdgeError::is_fenced_member`] of what failed.
     #[must_use]
     pub fn is_fenced_member(&self) -> bool {
-        matches!(
-            self,
-            Self::Edge(EdgeError::Cluster {
-                source: KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId),
-                ..
-            })
-        )
+        matches!(self, Self::Edge(error) if error.is_fenced_member())
     }
 }
 

@@ -12,7 +12,7 @@ mod aborts;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::{Worker, WorkerError};
 use crate::clock::Clock;
@@ -192,18 +192,23 @@ where
         }
     }
 
-    /// Waits for what is under way: a flush, or one call of an end that is given up.
-    fn settle(&mut self) {
+    /// Waits for what is under way: a flush, or one call of an end that is given up. What a commit came to, if it was one.
+    fn settle(&mut self) -> Option<KafkaResult<()>> {
         let begun = Clock::mono();
+        let mut committed = None;
         while self.open().calls.is_busy() {
-            let answer = self.open().calls.answer(CALL_TURN);
-            if let Some(Answer::Called(Call::Offsets(_, group), _)) = answer {
-                self.member.keep_group_metadata(group);
+            match self.open().calls.answer(CALL_TURN) {
+                Some(Answer::Called(Call::Offsets(_, group), _)) => {
+                    self.member.keep_group_metadata(group);
+                }
+                Some(Answer::Called(Call::Commit, result)) => committed = Some(result),
+                _ => {}
             }
             self.outbox.serve();
         }
         self.open().end = None;
         self.waited_since(begun);
+        committed
     }
 
     /// The client's own doing: nobody is asked.
@@ -399,7 +404,7 @@ where
                 Broken::late(format!("{left} outputs were not acknowledged in time"))
             });
         }
-        self.settle();
+        drop(self.settle());
         self.begin_end(commits)?;
         self.finish_end()
     }
@@ -407,66 +412,25 @@ where
     /// Ends the worker after an error: nothing is committed, all of it is read again. A transaction that cannot be aborted
     /// is ended by the next producer of this name, or by the coordinator after its time-out. Why it ends, as that shows.
     pub(super) fn abandon(&mut self, why: WorkerError) -> WorkerError {
-        self.settle();
-        let has_name = !matches!(why, WorkerError::StoodStill(_) | WorkerError::Fenced(_));
-        let why = if has_name && self.open().is_begun {
-            self.abort_at_the_end(why)
-        } else {
-            why
+        let committed = self.settle();
+        let is_begun = self.open().is_begun;
+        let why = match why {
+            WorkerError::Edge(lost) if is_begun && lost.is_fenced_member() => {
+                self.lost_its_member(lost, committed)
+            }
+            WorkerError::StoodStill(_) | WorkerError::Fenced(_) => why,
+            why => {
+                if is_begun && let (_, Err(error)) = self.call_once(Call::Abort) {
+                    tracing::debug!(%error, "abort at the end of the worker");
+                }
+                why
+            }
         };
         let owned = self.engine.owned();
         self.engine.lost(&owned);
         self.publish(Clock::mono());
         self.outbox.purge();
         why
-    }
-
-    /// Aborts the open transaction. Whom the group has replaced learns by that whether its producer is replaced, too: if not,
-    /// its double is the one to go, and it comes back (FS-78).
-    fn abort_at_the_end(&mut self, why: WorkerError) -> WorkerError {
-        let has_lost_its_member = why.is_fenced_member();
-        if has_lost_its_member {
-            self.touch_transaction();
-        }
-        let begun = Clock::mono();
-        let failed = loop {
-            let failed = self.call_once(Call::Abort).1.err();
-            let is_open = failed
-                .as_ref()
-                .is_some_and(|error| cure(error) == Cure::Again);
-            if !(has_lost_its_member && is_open) || Clock::mono().since(begun) > CALL_MAX {
-                break failed;
-            }
-        };
-        if let Some(error) = &failed {
-            tracing::debug!(%error, "abort at the end of the worker");
-        }
-        match (why, failed) {
-            (WorkerError::Edge(lost), failed) if has_lost_its_member => {
-                match failed.map(|error| self.gave_up(&Call::Abort, error)) {
-                    Some(fenced @ WorkerError::Fenced(_)) => fenced,
-                    // It has the other name still, or nobody could say.
-                    _ => WorkerError::Transaction(lost),
-                }
-            }
-            (why, _) => why,
-        }
-    }
-
-    /// Has the coordinator hear of the open transaction, so that its abort is the coordinator's to answer: one of which it
-    /// has not heard ends in the client. The offset is none that could be committed.
-    fn touch_transaction(&mut self) {
-        let Some(identity) = self.member.identity() else {
-            return;
-        };
-        match self.member.list(&[(PartitionId(0), Offset(0))]) {
-            Ok(offsets) => {
-                if let (_, Err(error)) = self.call_once(Call::Offsets(offsets, identity)) {
-                    tracing::debug!(%error, "offsets at the end of the worker");
-                }
-            }
-            Err(error) => tracing::debug!(%error, "offsets at the end of the worker"),
-        }
     }
 
     /// What is to be done after a call that was first made at `since`. Tried in vain for longer than the coordinator would

@@ -1,6 +1,6 @@
 //! How a transaction is aborted: what went wrong with it, and where its records are read again.
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::{Broken, Judged, Worker, WorkerError};
 use crate::clock::Clock;
@@ -18,7 +18,7 @@ where
 {
     /// Gives up the open transaction and reads again from what is committed.
     pub(in crate::kafka::worker) fn abort_and_rewind(&mut self) -> Result<(), WorkerError> {
-        self.settle();
+        drop(self.settle());
         let lost = || Broken {
             why: "partitions of it were lost".to_owned(),
             code: None,
@@ -139,8 +139,16 @@ where
 
     /// Aborts the open transaction, however often it takes to ask for it.
     fn abort(&mut self) -> Result<(), WorkerError> {
+        self.see_through(Call::Abort, Self::serve_group)
+    }
+
+    /// Makes a call however often it takes, with something to do between two.
+    fn see_through(
+        &mut self,
+        mut call: Call,
+        between: impl Fn(&mut Self) -> Result<(), WorkerError>,
+    ) -> Result<(), WorkerError> {
         let begun = Clock::mono();
-        let mut call = Call::Abort;
         loop {
             let now = Clock::mono();
             let (same, result) = self.call_once(call);
@@ -150,7 +158,54 @@ where
                 Judged::MustAbort(error) => return Err(self.gave_up(&same, error)),
                 Judged::Again => call = same,
             }
-            self.serve_group()?;
+            between(self)?;
         }
+    }
+
+    /// What it comes to that the group has replaced this worker's member: whether its producer is replaced, too, the
+    /// coordinator says with the end of the open transaction, or has just said with its commit. If not, its double is the one to
+    /// go, and it comes back (FS-78).
+    pub(super) fn lost_its_member(
+        &mut self,
+        lost: EdgeError,
+        committed: Option<KafkaResult<()>>,
+    ) -> WorkerError {
+        // The group has nothing more to say to it.
+        let nothing = |_: &mut Self| Ok(());
+        let answered = match committed {
+            Some(Ok(())) => Ok(()),
+            // The client takes no other call before this one has ended.
+            Some(Err(_)) => self.see_through(Call::Commit, nothing),
+            None => {
+                self.touch_transaction();
+                self.see_through(Call::Abort, nothing)
+            }
+        };
+        match answered {
+            Err(
+                end
+                @ (WorkerError::Fenced(_) | WorkerError::StoodStill(_) | WorkerError::Outage(_)),
+            ) => end,
+            // It has the other name still, or nobody could say.
+            Ok(()) | Err(_) => WorkerError::Transaction(lost),
+        }
+    }
+
+    /// Has the coordinator hear of the open transaction, so that its abort is the coordinator's to answer: one of which it
+    /// has not heard ends in the client. The offset is never committed: nothing but the abort follows.
+    fn touch_transaction(&mut self) {
+        let Some(identity) = self.member.identity() else {
+            return;
+        };
+        let touched = self
+            .member
+            .list(&[(PartitionId(0), Offset(0))])
+            .map(|offsets| {
+                let begun = Clock::mono();
+                let (_, result) = self.call_once(Call::Offsets(offsets, identity));
+                self.waited_since(begun);
+                result
+            });
+        tracing::debug!(?touched, "an offset at the end of the worker");
     }
 }
