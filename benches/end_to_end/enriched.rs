@@ -2,7 +2,7 @@
 //! quiet, so it is left out: between promotions it costs a few requests a second, whatever the number of events.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use ringfence::clock::{Clock, GuardedTime};
@@ -117,20 +117,16 @@ pub(crate) fn drain(job: &Job, ways: Ways) -> Cost {
         })
         .collect();
     let shutdown = Shutdown::new();
-    let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let turning: Vec<_> = workers
             .into_iter()
-            .map(|worker| {
-                scope.spawn(|| {
-                    let ended = worker.run(&shutdown);
-                    stopped.store(true, Ordering::Release);
-                    ended
-                })
-            })
+            .map(|worker| scope.spawn(|| worker.run(&shutdown)))
             .collect();
         let cost = watch::cost_of_outputs(job, done, || {
-            assert!(!stopped.load(Ordering::Acquire), "the worker goes on");
+            assert!(
+                !turning.iter().any(ScopedJoinHandle::is_finished),
+                "the worker goes on"
+            );
         });
         shutdown.request();
         for worker in turning {

@@ -82,6 +82,15 @@ impl Job {
     }
 }
 
+/// From here on a panic in any thread ends the process: the others would go on, and be waited for.
+pub(crate) fn end_by_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::exit(101);
+    }));
+}
+
 /// Tells the parent.
 pub(crate) fn tell(cost: Cost) {
     let line = json!({"wall": cost.wall, "cpu": cost.cpu});

@@ -59,6 +59,7 @@ fn main() {
     if let Some((way, rest)) = arguments.split_first()
         && let Some(job) = Job::from_arguments(rest)
     {
+        job::end_by_panic();
         let cost = match way.as_str() {
             "pass-through" => pass_through::drain(&job),
             "enriched" => enriched::drain(&job, Ways::default()),

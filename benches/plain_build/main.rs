@@ -24,6 +24,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
         Some((_, rest)) if let Some(job) = job::Job::from_arguments(rest) => {
+            job::end_by_panic();
             job::tell(drain::drain(&job));
         }
         _ => support::measure::say("plain_build: skipped, `end_to_end` starts it"),

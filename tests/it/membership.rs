@@ -38,21 +38,20 @@ fn stage(name: &str, membership: Membership, mode: &str) -> Option<Stage> {
 
 fn stage_of(name: &str, membership: Membership, mode: &str, partitions: i32) -> Option<Stage> {
     let address = bootstrap()?;
+    let session = |ms: u32| {
+        format!("\"session.timeout.ms\" = \"{ms}\"\n\"heartbeat.interval.ms\" = \"500\"\n")
+    };
     let consumer = match membership {
-        Membership::Consumer => "\"group.protocol\" = \"consumer\"\n",
+        Membership::Consumer => "\"group.protocol\" = \"consumer\"\n".to_owned(),
         // What is moved where a static member is not back in time is not what is tested here: a machine may be slow.
-        Membership::Static => {
-            "\"session.timeout.ms\" = \"30000\"\n\"heartbeat.interval.ms\" = \"500\"\n"
-        }
-        Membership::Dynamic => {
-            "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n"
-        }
+        Membership::Static => session(30_000),
+        Membership::Dynamic => session(6_000),
     };
     let delivery = format!(
         "[delivery]\nmode = \"{mode}\"\ninstance = \"unnamed\"\nstatic_member = {}\n",
         membership == Membership::Static
     );
-    let stage = Stage::with_consumer(address, name, consumer, &delivery);
+    let stage = Stage::with_consumer(address, name, &consumer, &delivery);
     stage.create_topics(partitions, &[]);
     Some(stage)
 }
@@ -83,6 +82,17 @@ fn wait_owned(daemon: &Daemon, count: usize) -> Vec<i64> {
     eventually("it owns its share", PATIENCE, || {
         owned(daemon).filter(|owned| owned.len() == count)
     })
+}
+
+fn enriched(daemon: &Daemon) -> Option<f64> {
+    daemon.metric("ringfence_records_enriched_total", "")
+}
+
+/// Waits until it has enriched more than so many records.
+fn wait_enriched(daemon: &Daemon, more_than: f64) {
+    eventually("it enriches", PATIENCE, || {
+        enriched(daemon).filter(|count| *count > more_than)
+    });
 }
 
 /// How often partitions were given to or taken from a process.
@@ -176,11 +186,7 @@ fn come_and_go(name: &str, membership: Membership, mode: &str) {
     let first = start(&stage, "first", "first");
     wait_owned(&first, 4);
     let arrivals = Arrivals::watch(bootstrap().unwrap(), &stage.topic("enriched"));
-    eventually("it enriches", PATIENCE, || {
-        first
-            .metric("ringfence_records_enriched_total", "")
-            .filter(|count| *count > 200.0)
-    });
+    wait_enriched(&first, 200.0);
     let mut spans = Vec::new();
     let mut moved = Vec::new();
     let mut stays = Vec::new();
@@ -321,11 +327,7 @@ fn fs_09_members_that_join_and_leave_in_good_order_double_nothing() {
     for round in 0..6 {
         let mut second = start(&stage, "second", &format!("second-{round}"));
         wait_owned(&second, 2);
-        eventually("it enriches", PATIENCE, || {
-            second
-                .metric("ringfence_records_enriched_total", "")
-                .filter(|count| *count > 100.0)
-        });
+        wait_enriched(&second, 100.0);
         second.stop();
         wait_owned(&first, 4);
     }
@@ -354,11 +356,7 @@ fn a_restart_moves_nothing(name: &str, mode: &str) {
         second.wait_exit(Duration::from_secs(20));
         second = start(&stage, "second", &format!("second-{round}"));
         assert_eq!(wait_owned(&second, 2), share);
-        eventually("it enriches", PATIENCE, || {
-            second
-                .metric("ringfence_records_enriched_total", "")
-                .filter(|count| *count > 100.0)
-        });
+        wait_enriched(&second, 100.0);
         assert_eq!(moves(&first), before, "{signal}: {}", first.log());
     }
     simulation.stop();
@@ -438,11 +436,7 @@ fn fs_36_fs_78_of_two_static_members_that_begin_at_one_time_in_transactions_one_
         assert!(log.contains("delivery.instance"), "{log}");
         let stays = &mut both[1 - ended];
         wait_owned(stays, 4);
-        let enriched = |one: &Daemon| one.metric("ringfence_records_enriched_total", "");
-        let before = enriched(stays).unwrap_or(0.0);
-        eventually("it enriches", PATIENCE, || {
-            enriched(stays).filter(|count| *count > before + 100.0)
-        });
+        wait_enriched(stays, enriched(stays).unwrap_or(0.0) + 100.0);
         stays.stop();
     }
     simulation.stop();
