@@ -38,7 +38,7 @@ use crate::pipeline::transaction::StandStill;
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
 use report::{Phase, Report};
-use restarts::Restarts;
+use restarts::{Anew, DECIDING, Restarts};
 use startup::WorkersPlan;
 use topics::Topics;
 use zone_side::{ZoneError, ZoneSide, ZoneWindow};
@@ -242,6 +242,8 @@ struct WorkerSlot {
     restarts: Restarts,
     /// When it is to be made anew.
     due: Option<MonoTime>,
+    /// Not before the deciding worker has shown that its name is its own.
+    awaits_proof: bool,
 }
 
 impl Daemon {
@@ -371,6 +373,7 @@ impl Daemon {
             }
             self.watch_threads()?;
             let now = Clock::mono();
+            self.take_proof();
             if self.workers.iter().any(|slot| slot.is_due(now)) {
                 // The topics may be others than they were (partition counts, limits): asked anew for each start.
                 self.topics.ask();
@@ -421,6 +424,7 @@ impl Daemon {
                 stop: Shutdown::new(),
                 restarts: Restarts::default(),
                 due: Some(Clock::mono()),
+                awaits_proof: false,
             };
             self.workers.push(slot);
         }
@@ -489,18 +493,30 @@ impl Daemon {
             }
             Err(error) => error,
         };
-        if let Err(why) = slot.restarts.admit(&error, now) {
-            return Err(RunError::new(why));
-        }
+        let anew = (slot.restarts.admit(number, &error, now)).map_err(RunError::new)?;
         tracing::warn!(worker = number, %error, "a worker's client failed, it is made anew");
         slot.due = Some(now.plus(RESTART_AFTER));
+        slot.awaits_proof = anew == Anew::OnceProven;
+        if slot.awaits_proof {
+            self.workers[DECIDING].window.doubt();
+        }
         Ok(())
+    }
+
+    /// Lets go the workers that wait for the deciding one, once it has shown that its name is its own.
+    fn take_proof(&mut self) {
+        let is_proven = (self.workers.first()).is_some_and(|slot| !slot.window.is_doubted());
+        if is_proven {
+            for slot in &mut self.workers {
+                slot.awaits_proof = false;
+            }
+        }
     }
 }
 
 impl WorkerSlot {
     fn is_due(&self, now: MonoTime) -> bool {
-        self.due.is_some_and(|due| now >= due)
+        !self.awaits_proof && self.due.is_some_and(|due| now >= due)
     }
 }
 

@@ -41,6 +41,8 @@ pub struct WorkerWindow {
     pub(super) beat_micros: AtomicU64,
     /// Its clients are being closed.
     is_ending: AtomicBool,
+    /// Somebody else may have its producer's name: it has yet to show that it is its own.
+    is_doubted: AtomicBool,
 }
 
 impl WorkerWindow {
@@ -66,6 +68,21 @@ impl WorkerWindow {
     #[must_use]
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::Relaxed)
+    }
+
+    /// Another worker of its process has lost its producer's name: it is to show that its own is its own still.
+    pub(crate) fn doubt(&self) {
+        self.is_doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// The coordinator of transactions has taken it for the owner of its name.
+    pub(super) fn proven(&self) {
+        self.is_doubted.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it has yet to show that its name is its own.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.is_doubted.load(Ordering::Relaxed)
     }
 
     /// When the worker last turned (FS-06); zero while none does.

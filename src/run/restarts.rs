@@ -16,7 +16,23 @@ const RESTARTS_WITHIN: Duration = Duration::from_secs(600);
 /// producer's decides, so that of any number of processes one stays: who has lost it ends, and never takes either name again
 /// ([`WorkerError::Fenced`]); who has lost the member's alone is made anew ([`WorkerError::Transaction`]), which takes that
 /// back from one that will be told of the other.
+///
+/// Each worker has names of its own, and two processes may each get some of them: the first worker's decide for the process.
+/// Another that loses its own comes back as often as it takes; with transactions only once the first has shown that it has
+/// its producer's name still, so that of the two processes only one takes names back.
 const DOUBLE_WITHIN: Duration = Duration::from_secs(60);
+
+/// The worker whose names decide for its process.
+pub(super) const DECIDING: usize = 0;
+
+/// When a worker is made anew.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Anew {
+    /// After a moment.
+    Soon,
+    /// Once the deciding worker has shown that its name is its own still.
+    OnceProven,
+}
 
 /// When a worker was made anew of late.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +42,24 @@ pub(super) struct Restarts {
 }
 
 impl Restarts {
-    /// Notes that it is made anew, or says why the process is to end.
-    pub(super) fn admit(&mut self, error: &WorkerError, now: MonoTime) -> Result<(), String> {
+    /// Notes that this worker is made anew, or says why the process is to end.
+    pub(super) fn admit(
+        &mut self,
+        worker: usize,
+        error: &WorkerError,
+        now: MonoTime,
+    ) -> Result<Anew, String> {
         self.at.retain(|at| now.since(*at) < RESTARTS_WITHIN);
+        if worker != DECIDING {
+            match error {
+                WorkerError::Fenced(_) => return Ok(Anew::OnceProven),
+                WorkerError::Transaction(error) if error.is_fenced_member() => {
+                    return Ok(Anew::OnceProven);
+                }
+                error if error.is_fenced_member() => return Ok(Anew::Soon),
+                _ => {}
+            }
+        }
         if error.is_fenced_member() {
             let before = self.fenced_at.replace(now);
             if before.is_some_and(|at| now.since(at) < DOUBLE_WITHIN) {
@@ -39,13 +70,13 @@ impl Restarts {
             }
         }
         if error.is_outage() {
-            return Ok(());
+            return Ok(Anew::Soon);
         }
         if !error.is_passing() || self.at.len() >= RESTARTS_MAX {
             return Err(error.to_string());
         }
         self.at.push(now);
-        Ok(())
+        Ok(Anew::Soon)
     }
 }
 
@@ -72,10 +103,10 @@ mod tests {
         let mut restarts = Restarts::default();
         let error = fatal(RDKafkaErrorCode::Fatal);
         for at in 0..5 {
-            restarts.admit(&error, second(at)).unwrap();
+            restarts.admit(DECIDING, &error, second(at)).unwrap();
         }
-        assert!(restarts.admit(&error, second(599)).is_err());
-        restarts.admit(&error, second(600)).unwrap();
+        assert!(restarts.admit(DECIDING, &error, second(599)).is_err());
+        restarts.admit(DECIDING, &error, second(600)).unwrap();
     }
 
     #[test]
@@ -87,10 +118,10 @@ mod tests {
             source,
         });
         for at in 0..100 {
-            restarts.admit(&outage, second(at)).unwrap();
+            restarts.admit(DECIDING, &outage, second(at)).unwrap();
         }
         restarts
-            .admit(&fatal(RDKafkaErrorCode::Fatal), second(100))
+            .admit(DECIDING, &fatal(RDKafkaErrorCode::Fatal), second(100))
             .unwrap();
     }
 
@@ -98,20 +129,39 @@ mod tests {
     fn fs_78_a_static_member_that_is_fenced_comes_back_once_and_ends_where_its_double_lives() {
         let mut restarts = Restarts::default();
         let error = fatal(RDKafkaErrorCode::FencedInstanceId);
-        restarts.admit(&error, second(0)).unwrap();
-        let why = restarts.clone().admit(&error, second(59)).unwrap_err();
+        restarts.admit(DECIDING, &error, second(0)).unwrap();
+        let why = restarts
+            .clone()
+            .admit(DECIDING, &error, second(59))
+            .unwrap_err();
         assert!(
             why.contains("delivery.instance") && why.contains("fenced"),
             "{why}"
         );
         // An outage an hour later is another matter.
-        restarts.admit(&error, second(3_600)).unwrap();
+        restarts.admit(DECIDING, &error, second(3_600)).unwrap();
     }
 
     #[test]
     fn fs_38_whose_producer_is_fenced_ends_at_once() {
-        let judged = Restarts::default().admit(&WorkerError::Fenced("w-0".to_owned()), second(1));
+        let judged =
+            Restarts::default().admit(DECIDING, &WorkerError::Fenced("w-0".to_owned()), second(1));
         assert!(judged.is_err());
+    }
+
+    #[test]
+    fn fs_78_only_the_first_worker_decides_for_its_process_and_the_others_come_back() {
+        let fenced = WorkerError::Fenced("w-1".to_owned());
+        let member = fatal(RDKafkaErrorCode::FencedInstanceId);
+        let mut restarts = Restarts::default();
+        for at in 0..100 {
+            let of_a_producer = restarts.admit(1, &fenced, second(at));
+            let of_a_member = restarts.admit(1, &member, second(at));
+            assert_eq!(of_a_producer, Ok(Anew::OnceProven));
+            assert_eq!(of_a_member, Ok(Anew::Soon));
+        }
+        let other = WorkerError::StoodStill(Duration::from_secs(60));
+        assert!(restarts.admit(1, &other, second(100)).is_err());
     }
 
     /// What becomes of processes of one name in `exactly_once`.
@@ -122,6 +172,8 @@ mod tests {
 
         #[derive(Copy, Clone, Debug, PartialEq)]
         enum At {
+            /// Waits for its process's first worker to show that its name is its own.
+            Proof,
             /// About to register its producer.
             Producer,
             /// About to join the group.
@@ -132,40 +184,95 @@ mod tests {
         }
 
         #[derive(Clone, Debug)]
+        struct Process {
+            workers: Vec<(At, Restarts)>,
+            is_doubted: bool,
+        }
+
+        /// How workers are told of what they have lost.
+        #[derive(Copy, Clone, Debug, PartialEq)]
+        enum Told {
+            /// Static members: by the group, or when they write.
+            ByBoth,
+            /// Dynamic members have one name: when they write.
+            ByWriting,
+            /// Dynamic members, of which the first workers have no partition: those are told when they are asked.
+            FirstWorkersIdle,
+        }
+
+        #[derive(Clone, Debug)]
         struct World {
-            processes: Vec<(At, Restarts)>,
-            /// Who has each name.
-            producer: Option<usize>,
-            member: Option<usize>,
+            told: Told,
+            processes: Vec<Process>,
+            /// Who has each name of each worker: the producer's, the member's.
+            owners: Vec<(Option<usize>, Option<usize>)>,
         }
 
         impl World {
-            /// The process takes its next step, in one of the ways it may come to be told of a loss. `None` = there is none.
-            fn step(&self, one: usize, asks_its_producer_first: bool) -> Option<Self> {
+            /// The worker takes its next step, in one of the ways it may come to be told of a loss. `None` = there is none.
+            fn step(&self, one: usize, worker: usize, asks_first: bool) -> Option<Self> {
                 let mut next = self.clone();
-                let (at, restarts) = &mut next.processes[one];
+                let process = &mut next.processes[one];
+                let (at, restarts) = &mut process.workers[worker];
+                let (producer, member) = &mut next.owners[worker];
                 match *at {
-                    At::Producer => (next.producer, *at) = (Some(one), At::Member),
-                    At::Member => (next.member, *at) = (Some(one), At::Work),
                     At::Ended => return None,
+                    At::Proof if process.is_doubted => return None,
+                    At::Proof => *at = At::Producer,
+                    At::Producer => {
+                        (*producer, *at) = (Some(one), At::Member);
+                        process.is_doubted &= worker != DECIDING;
+                    }
+                    At::Member => {
+                        if self.told == Told::ByBoth {
+                            *member = Some(one);
+                        }
+                        *at = At::Work;
+                    }
                     At::Work => {
-                        let has = (self.producer == Some(one), self.member == Some(one));
-                        let error = match (has, asks_its_producer_first) {
-                            ((true, true), _) => return None,
-                            ((false, _), true) => WorkerError::Fenced("w-0".to_owned()),
-                            // Told by the group, it asks the coordinator of transactions.
-                            ((false, false), false) => WorkerError::Fenced("w-0".to_owned()),
-                            ((true, false), _) => WorkerError::Transaction(lost_its_member()),
+                        let is_asked = worker == DECIDING && process.is_doubted;
+                        let is_idle = worker == DECIDING && self.told == Told::FirstWorkersIdle;
+                        let has_producer = *producer == Some(one);
+                        let has_member = self.told != Told::ByBoth || *member == Some(one);
+                        let fenced = WorkerError::Fenced("w-0".to_owned());
+                        let error = match (has_producer, has_member) {
+                            (true, true) if is_asked => {
+                                process.is_doubted = false;
+                                return Some(next);
+                            }
+                            (true, true) => return None,
                             // As a member in peace it goes on until it writes.
-                            ((false, true), false) => return None,
+                            (false, true) if !is_asked && (is_idle || !asks_first) => return None,
+                            // Told by the group, it asks the coordinator of transactions.
+                            (false, _) => fenced,
+                            (true, false) => WorkerError::Transaction(lost_its_member()),
                         };
-                        *at = match restarts.admit(&error, second(1)) {
-                            Ok(()) => At::Producer,
-                            Err(_) => At::Ended,
-                        };
+                        match restarts.admit(worker, &error, second(1)) {
+                            Ok(Anew::Soon) => *at = At::Producer,
+                            Ok(Anew::OnceProven) => {
+                                (*at, process.is_doubted) = (At::Proof, true);
+                            }
+                            Err(_) => {
+                                for (at, _) in &mut process.workers {
+                                    *at = At::Ended;
+                                }
+                            }
+                        }
                     }
                 }
                 Some(next)
+            }
+
+            fn is_at_work(&self, one: usize) -> bool {
+                let workers = &self.processes[one].workers;
+                workers.iter().all(|(at, _)| *at == At::Work)
+            }
+
+            fn has_all(&self, one: usize) -> bool {
+                let is_its = |(producer, member): &(Option<usize>, Option<usize>)| {
+                    *producer == Some(one) && (self.told != Told::ByBoth || *member == Some(one))
+                };
+                self.owners.iter().all(is_its)
             }
 
             /// Every order of steps, to each end.
@@ -173,30 +280,34 @@ mod tests {
                 let mut seen = BTreeSet::new();
                 let mut open = vec![self];
                 while let Some(world) = open.pop() {
-                    if !seen.insert(format!("{world:?}")) {
+                    if !seen.insert(format!("{:?}{:?}", world.processes, world.owners)) {
                         continue;
                     }
                     let before = open.len();
                     for one in 0..world.processes.len() {
-                        open.extend(
-                            [true, false]
-                                .map(|first| world.step(one, first))
-                                .into_iter()
-                                .flatten(),
-                        );
+                        for worker in 0..world.owners.len() {
+                            let ways = [true, false].map(|first| world.step(one, worker, first));
+                            open.extend(ways.into_iter().flatten());
+                        }
                     }
                     if open.len() == before {
-                        let left =
-                            |at: &At| world.processes.iter().filter(|(is, _)| is == at).count();
-                        let all = world.processes.len();
-                        assert_eq!(
-                            (left(&At::Work), left(&At::Ended)),
-                            (1, all - 1),
-                            "{world:?}"
-                        );
                         at_end(&world);
                     }
                 }
+            }
+
+            /// The process that is at work at the end, with all names; the others have ended, or write nothing.
+            fn stayed(&self) -> usize {
+                let count = self.processes.len();
+                let stayed = (0..count).find(|one| self.is_at_work(*one) && self.has_all(*one));
+                let stayed = stayed.unwrap_or_else(|| panic!("none stays: {self:?}"));
+                for one in (0..count).filter(|one| *one != stayed) {
+                    let workers = &self.processes[one].workers;
+                    let has_ended = workers.iter().all(|(at, _)| *at == At::Ended);
+                    let has_none = || self.told == Told::FirstWorkersIdle && workers.len() == 1;
+                    assert!(has_ended || has_none(), "more than one: {self:?}");
+                }
+                stayed
             }
         }
 
@@ -207,36 +318,44 @@ mod tests {
             }
         }
 
-        fn processes(count: usize) -> World {
+        fn processes(count: usize, workers: usize, told: Told) -> World {
+            let process = Process {
+                workers: vec![(At::Producer, Restarts::default()); workers],
+                is_doubted: false,
+            };
             World {
-                processes: vec![(At::Producer, Restarts::default()); count],
-                producer: None,
-                member: None,
+                told,
+                processes: vec![process; count],
+                owners: vec![(None, None); workers],
             }
         }
+
+        const WAYS: [Told; 3] = [Told::ByBoth, Told::ByWriting, Told::FirstWorkersIdle];
 
         #[test]
         fn fs_78_of_processes_of_one_name_one_stays_in_whatever_order_they_take_and_lose_it() {
-            for count in 2..5 {
-                let mut stayed = BTreeSet::new();
-                processes(count).explore(|end| {
-                    stayed.insert(end.producer);
-                });
-                assert_eq!(
-                    stayed,
-                    (0..count).map(Some).collect(),
-                    "each may be the one"
-                );
+            for (count, workers) in [(2, 1), (3, 1), (4, 1), (2, 2)] {
+                for told in WAYS {
+                    let mut stayed = BTreeSet::new();
+                    processes(count, workers, told).explore(|end| {
+                        stayed.insert(end.stayed());
+                    });
+                    assert_eq!(stayed, (0..count).collect(), "each may be the one");
+                }
             }
         }
 
         #[test]
-        fn fs_78_one_that_has_both_names_when_others_begin_is_the_one_that_ends() {
-            for count in 2..5 {
-                let mut begin = processes(count);
-                begin.processes[0].0 = At::Work;
-                (begin.producer, begin.member) = (Some(0), Some(0));
-                begin.explore(|end| assert_eq!(end.processes[0].0, At::Ended));
+        fn fs_78_one_that_has_all_names_when_others_begin_is_the_one_that_ends() {
+            for (count, workers) in [(2, 1), (3, 1), (4, 1), (2, 2), (2, 3)] {
+                for told in WAYS {
+                    let mut begin = processes(count, workers, told);
+                    for (at, _) in &mut begin.processes[0].workers {
+                        *at = At::Work;
+                    }
+                    begin.owners = vec![(Some(0), Some(0)); workers];
+                    begin.explore(|end| assert_ne!(end.stayed(), 0));
+                }
             }
         }
     }

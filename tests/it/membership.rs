@@ -62,12 +62,14 @@ fn start(stage: &Stage, instance: &str, log: &str) -> Daemon {
     daemon
 }
 
-/// The partitions that a process of one worker owns.
+/// The partitions that a process owns.
 fn owned(daemon: &Daemon) -> Option<Vec<i64>> {
     let status = daemon.status()?;
-    let owned = status["workers"][0]["partitions"].as_array()?;
-    let mut owned: Vec<i64> = owned
+    let workers = status["workers"].as_array()?;
+    let mut owned: Vec<i64> = workers
         .iter()
+        .filter_map(|worker| worker["partitions"].as_array())
+        .flatten()
         .filter_map(|partition| {
             partition
                 .as_i64()
@@ -413,20 +415,16 @@ fn fs_36_fs_78_of_two_static_members_with_one_transactional_id_too_the_older_one
 }
 
 /// Neither is the older one: each has taken some name from the other before it learns of it.
-#[test]
-fn fs_36_fs_78_of_two_static_members_that_begin_at_one_time_in_transactions_one_ends_and_one_stays()
-{
-    let Some(stage) = stage("double-begun", Membership::Static, "exactly_once") else {
+fn doubles_that_begin_at_one_time(name: &str, membership: Membership, mode: &str, workers: usize) {
+    let Some(stage) = stage(name, membership, mode) else {
         return;
     };
     let simulation = ["--rate", "300", "--zone-rate", "5", "--for", "10m"];
     let mut simulation = stage.beside("simulate", &simulation);
+    let workers = format!("workers.count={workers}");
+    let begin = |log: &str| stage.daemon_with(log, &["delivery.instance=same", &workers]);
     for round in 0..3 {
-        let begin = |name| {
-            let log = format!("{name}-{round}");
-            stage.daemon_with(&log, &["delivery.instance=same"])
-        };
-        let mut both = ["a", "b"].map(begin);
+        let mut both = ["a", "b"].map(|name| begin(&format!("{name}-{round}")));
         let ended = eventually("one ends", PATIENCE, || {
             both.iter_mut().position(|one| one.ended().is_some())
         });
@@ -441,9 +439,31 @@ fn fs_36_fs_78_of_two_static_members_that_begin_at_one_time_in_transactions_one_
     }
     simulation.stop();
     simulation.wait_written(PATIENCE);
-    let mut last = start(&stage, "same", "last");
+    let mut last = begin("last");
     stage.wait_committed(stage.group(), PATIENCE);
     last.stop();
     let report = stage.verify(&[]);
     assert_eq!(report["clean"], true, "{report:#}");
+}
+
+#[test]
+fn fs_36_fs_78_of_two_static_members_that_begin_at_one_time_in_transactions_one_ends_and_one_stays()
+{
+    doubles_that_begin_at_one_time("double-begun", Membership::Static, "exactly_once", 1);
+}
+
+/// Each worker has names of its own, of which each process may get some.
+#[test]
+fn fs_36_fs_78_of_two_processes_of_two_static_workers_in_transactions_one_ends_and_one_stays() {
+    doubles_that_begin_at_one_time("doubles-once", Membership::Static, "exactly_once", 2);
+}
+
+#[test]
+fn fs_78_of_two_processes_of_two_static_workers_one_ends_and_one_stays() {
+    doubles_that_begin_at_one_time("doubles", Membership::Static, "at_least_once", 2);
+}
+
+#[test]
+fn fs_38_of_two_processes_of_two_workers_that_share_transactional_ids_one_ends_and_one_stays() {
+    doubles_that_begin_at_one_time("doubles-dynamic", Membership::Dynamic, "exactly_once", 2);
 }

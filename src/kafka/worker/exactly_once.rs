@@ -170,7 +170,10 @@ where
                 return Err(stood_still);
             }
             match answer {
-                Ok(()) => return self.begin_transaction(),
+                Ok(()) => {
+                    self.window.proven();
+                    return self.begin_transaction();
+                }
                 Err(error) if cure(&error) == Cure::Again && !shutdown.is_requested() => {
                     tracing::debug!(%error, "registering the transactional producer");
                 }
@@ -241,6 +244,10 @@ where
         }
         if self.open().is_broken() {
             self.abort_and_rewind()?;
+            return Ok(true);
+        }
+        if self.window.is_doubted() {
+            self.prove_its_name()?;
             return Ok(true);
         }
         let now = Clock::mono();

@@ -5,7 +5,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use super::{Broken, Judged, Worker, WorkerError};
 use crate::clock::Clock;
 use crate::kafka::EdgeError;
-use crate::kafka::transaction::{Call, after_abort};
+use crate::kafka::transaction::{Call, Cure, after_abort, cure};
 use crate::partition::{Offset, PartitionId};
 use crate::pipeline::transaction::Abort;
 use crate::pipeline::{AckResult, Zones};
@@ -191,11 +191,28 @@ where
         }
     }
 
+    /// Asks the coordinator whether its producer's name is its own still, at the price of what is in the open transaction:
+    /// a worker that writes nothing would never be told (FS-38).
+    pub(super) fn prove_its_name(&mut self) -> Result<(), WorkerError> {
+        self.finish_end()?;
+        drop(self.settle());
+        let is_heard = self.touch_transaction();
+        self.open().broken = Some(Broken {
+            why: "another worker's name was taken".to_owned(),
+            code: None,
+        });
+        self.abort_and_rewind()?;
+        if is_heard {
+            self.window.proven();
+        }
+        Ok(())
+    }
+
     /// Has the coordinator hear of the open transaction, so that its abort is the coordinator's to answer: one of which it
-    /// has not heard ends in the client. The offset is never committed: nothing but the abort follows.
-    fn touch_transaction(&mut self) {
+    /// has not heard ends in the client. The offset is never committed: nothing but the abort follows. Whether it has heard.
+    fn touch_transaction(&mut self) -> bool {
         let Some(identity) = self.member.identity() else {
-            return;
+            return false;
         };
         let touched = self
             .member
@@ -206,6 +223,12 @@ where
                 self.waited_since(begun);
                 result
             });
-        tracing::debug!(?touched, "an offset at the end of the worker");
+        tracing::debug!(?touched, "an offset that is not to be committed");
+        match touched {
+            Ok(Ok(())) => true,
+            // The group may refuse the member; the coordinator has heard before.
+            Ok(Err(error)) => cure(&error) == Cure::Abort,
+            Err(_) => false,
+        }
     }
 }
