@@ -16,6 +16,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The same of a quick run, which is over by then.
 const LOOK_EVERY_QUICK: Duration = Duration::from_millis(1);
 
+/// For how long the cluster may not tell the ends of the output topic: one this young may have no leader yet.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
 /// When a drain counts as done.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Done {
@@ -36,13 +39,19 @@ pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost
         LOOK_EVERY
     };
     let mut first: Option<(Instant, f64, usize)> = None;
+    let mut heard = Instant::now();
     loop {
         goes_on();
         std::thread::sleep(look_every);
-        // A topic this young may have no leader yet.
         let Some(written) = written(&admin, &job.to, &partitions) else {
+            assert!(
+                heard.elapsed() < SILENCE_MAX,
+                "the cluster does not tell the ends of topic `{}`",
+                job.to
+            );
             continue;
         };
+        heard = Instant::now();
         let Some((begun, cpu, before)) = first else {
             if written > 0 {
                 first = Some((Instant::now(), measure::cpu_time(), written));
@@ -54,8 +63,13 @@ pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost
             Done::Committed => written >= job.events && topics::is_committed(&admin, &job.from),
         };
         if is_done {
-            // As if all events had been counted.
-            let all = job.events as f64 / job.events.saturating_sub(before).max(1) as f64;
+            // As if all events had been counted; a quick run may have seen none but the last.
+            let all = if measure::is_quick() {
+                1.0
+            } else {
+                assert!(before < job.events / 2, "{before} outputs at the first look");
+                job.events as f64 / (job.events - before) as f64
+            };
             return Cost {
                 wall: begun.elapsed().as_secs_f64() * all,
                 cpu: (measure::cpu_time() - cpu) * all,

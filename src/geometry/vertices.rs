@@ -169,7 +169,7 @@ impl Vertices {
         &self.bytes[self.len() * self.form.vertex_bytes()..]
     }
 
-    /// Asks for each line of memory, of the first ones if there are many.
+    /// Asks for about each line of memory, of the first ones if there are many.
     #[inline]
     pub(super) fn fetch(&self) {
         const LINES: usize = 16;

@@ -223,10 +223,14 @@ impl Member {
                     ));
                 }
                 Some(Err(error)) => {
-                    let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_))
-                        || self.consumer().client().fatal_error().is_some();
-                    let transient = error.rdkafka_error_code().is_some_and(is_transient);
-                    if fatal || !transient {
+                    // What stands behind a transient error may be for good: that one is told.
+                    let error = match self.consumer().client().fatal_error() {
+                        Some((code, _)) => KafkaError::MessageConsumptionFatal(code),
+                        None => error,
+                    };
+                    let is_fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+                    let is_transient = error.rdkafka_error_code().is_some_and(is_transient);
+                    if is_fatal || !is_transient {
                         return Err(EdgeError::cluster(format!(
                             "consume topic `{}`",
                             self.topic

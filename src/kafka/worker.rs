@@ -163,8 +163,10 @@ where
 
     fn turn_to_the_end(&mut self, shutdown: &Shutdown) -> Result<(), WorkerError> {
         self.begin_transactions(shutdown)?;
-        // Of its two names the producer's comes first, and decides (FS-78).
-        self.member.begin()?;
+        // Of its two names the producer's comes first, and decides (FS-78). One that is to stop before it has it takes neither.
+        if !shutdown.is_requested() {
+            self.member.begin()?;
+        }
         let ended = loop {
             if shutdown.is_requested() {
                 break Ok(());
