@@ -23,6 +23,8 @@ pub(crate) fn to_ready(job: &Job) -> Cost {
     cost
 }
 
+const PEAK: &str = "memory of that bootstrap";
+
 /// The topics beside that of the zones.
 fn others(to: &str) -> [String; 2] {
     ["telemetry", "enriched"].map(|kind| format!("{to}-{kind}"))
@@ -52,17 +54,26 @@ pub(crate) fn report(bootstrap: &str, run: u32) {
         group: to,
         zones: zones.clone(),
         events: 0,
+        is_compressed: true,
     };
-    let cost = in_child("bootstrap", job);
+    let told = in_child("bootstrap", job);
     for topic in others.iter().chain([&zones]) {
         topics::delete(&admin, topic);
     }
     Row {
         what: name,
-        ours: measure::shown(cost),
+        ours: measure::shown(told.cost),
         baseline: format!("{} MB of GeoJSON", measure::figure(bytes as f64 / 1e6)),
-        value: Spread::once(cost.wall),
+        value: Spread::once(told.cost.wall),
         target: Target::AtMost(60.0, 15.0),
+    }
+    .report();
+    Row {
+        what: &format!("{PEAK} ({} zones), beside a broker, GB", side * side),
+        ours: "the daemon, its peak".to_owned(),
+        baseline: "–".to_owned(),
+        value: Spread::once(told.peak_bytes / 1e9),
+        target: Target::None,
     }
     .report();
 }

@@ -31,6 +31,8 @@ pub(crate) struct Job {
     /// Of a daemon; none of the other ways.
     pub(crate) zones: String,
     pub(crate) events: usize,
+    /// Whether outputs are packed with lz4, the default. Not told to a process: its way says so.
+    pub(crate) is_compressed: bool,
 }
 
 impl Job {
@@ -38,6 +40,10 @@ impl Job {
     /// `producer.linger.ms=5,consumer.fetch.max.bytes=1000000`.
     pub(crate) fn settings(&self) -> Settings {
         let mut settings = Settings::new(&self.bootstrap, &self.group);
+        if !self.is_compressed {
+            let none = ("compression.type".to_owned(), "none".to_owned());
+            settings.producer.extend([none]);
+        }
         let all = std::env::var("RINGFENCE_BENCH_SET").unwrap_or_default();
         for one in all.split(',').filter(|one| !one.is_empty()) {
             let (key, value) = one.split_once('=').expect("`KEY=VALUE`");
@@ -78,6 +84,7 @@ impl Job {
             group: group.clone(),
             zones: zones.clone(),
             events: events.parse().ok()?,
+            is_compressed: true,
         })
     }
 }
@@ -91,17 +98,40 @@ pub(crate) fn end_by_panic() {
     }));
 }
 
+/// What a child tells.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) cost: Cost,
+    /// The most memory that it has occupied, in bytes.
+    pub(crate) peak_bytes: f64,
+}
+
 /// Tells the parent.
 pub(crate) fn tell(cost: Cost) {
-    let line = json!({"wall": cost.wall, "cpu": cost.cpu});
+    let peak = peak_bytes();
+    let line = json!({"wall": cost.wall, "cpu": cost.cpu, "peak": peak});
     writeln!(std::io::stdout(), "{line}").expect("the parent reads");
 }
 
 /// What a child told.
-pub(crate) fn told(stdout: &[u8]) -> Cost {
-    let cost: Value = serde_json::from_slice(stdout).expect("the child reports its cost");
-    Cost {
-        wall: cost["wall"].as_f64().expect("a number"),
-        cpu: cost["cpu"].as_f64().expect("a number"),
+pub(crate) fn told(stdout: &[u8]) -> Told {
+    let told: Value = serde_json::from_slice(stdout).expect("the child reports its cost");
+    let number = |name: &str| told[name].as_f64().expect("a number");
+    Told {
+        cost: Cost {
+            wall: number("wall"),
+            cpu: number("cpu"),
+        },
+        peak_bytes: told["peak"].as_f64().unwrap_or(f64::NAN),
     }
+}
+
+/// The most memory that this process has occupied (`VmHWM` of proc(5)).
+fn peak_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: f64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes * 1_024.0)
 }

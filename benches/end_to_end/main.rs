@@ -24,14 +24,14 @@ use std::process::{Command, Stdio};
 
 use daemon::Changes;
 use enriched::Ways;
-use job::{Job, SIDE};
+use job::{Job, SIDE, Told};
 use ringfence::codec::headers::HeaderForm;
 use ringfence::kafka::admin::Admin;
 use support::measure::{self, Cost, Row, Spread, Target};
 
 /// In the order of a round. What is compared stands close together, as the machine's speed drifts; the slowest way is the first,
 /// which finds the broker cold.
-const WAYS: [&str; 10] = [
+const WAYS: [&str; 12] = [
     PLAIN,
     "latest",
     "exactly-once",
@@ -42,13 +42,18 @@ const WAYS: [&str; 10] = [
     DAEMON_REPLAYING,
     "without-headers",
     "one-header",
+    UNCOMPRESSED,
+    PASS_THROUGH_UNCOMPRESSED,
 ];
 const DAEMON: &str = "daemon";
 const DAEMON_CHANGING: &str = "daemon-changing";
 const DAEMON_REPLAYING: &str = "daemon-replaying";
+const UNCOMPRESSED: &str = "uncompressed";
+const PASS_THROUGH_UNCOMPRESSED: &str = "pass-through-uncompressed";
 /// As many changes after the last event as there are zones: each has changed once.
 const REPLAYED_CHANGES: usize = SIDE * SIDE;
-const ROUNDS: usize = 7;
+/// Of eleven measurements the second and the last but one tell where the middle is (`measure::Spread`).
+const ROUNDS: usize = 11;
 /// The way that is a program of its own.
 const PLAIN: &str = "plain";
 /// What `RINGFENCE_BENCH_ONLY` may name beside the ways.
@@ -57,12 +62,13 @@ const BOOTSTRAP: &str = "bootstrap";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some((way, rest)) = arguments.split_first()
-        && let Some(job) = Job::from_arguments(rest)
+        && let Some(mut job) = Job::from_arguments(rest)
     {
+        job.is_compressed = !matches!(way.as_str(), UNCOMPRESSED | PASS_THROUGH_UNCOMPRESSED);
         job::end_by_panic();
         let cost = match way.as_str() {
-            "pass-through" => pass_through::drain(&job),
-            "enriched" => enriched::drain(&job, Ways::default()),
+            "pass-through" | PASS_THROUGH_UNCOMPRESSED => pass_through::drain(&job),
+            "enriched" | UNCOMPRESSED => enriched::drain(&job, Ways::default()),
             "latest" => {
                 let mode = enriched::latest();
                 enriched::drain(
@@ -110,7 +116,7 @@ fn main() {
 }
 
 /// Runs one job in a process of its own.
-fn in_child(way: &str, job: Job) -> Cost {
+fn in_child(way: &str, job: Job) -> Told {
     let program = if way == PLAIN {
         plain_build()
     } else {
@@ -264,12 +270,15 @@ impl World {
             group: to.clone(),
             zones: zones.clone(),
             events,
+            is_compressed: true,
         };
         let cost = if way == DAEMON_CHANGING {
             let mut changes = self.changes;
-            daemon::while_changing(bootstrap, &[zones], &mut changes, || in_child(way, job))
+            daemon::while_changing(bootstrap, &[zones], &mut changes, || {
+                in_child(way, job).cost
+            })
         } else {
-            in_child(way, job)
+            in_child(way, job).cost
         };
         let written = topics::count(bootstrap, admin, &to);
         assert_eq!(written, events, "{way} wrote each event once");
@@ -323,6 +332,8 @@ fn report(costs: &[Vec<Cost>; WAYS.len()]) {
         replaying,
         bare,
         one_header,
+        uncompressed,
+        pass_through_uncompressed,
     ] = costs;
     let faster: fn(&Cost, &Cost) -> f64 = |ours, baseline| baseline.wall / ours.wall;
     let dearer: fn(&Cost, &Cost) -> f64 = |ours, baseline| ours.cpu / baseline.cpu;
@@ -382,6 +393,27 @@ fn report(costs: &[Vec<Cost>; WAYS.len()]) {
             ours: one_header,
             baseline: pass_through,
             ratio: dearer,
+            target: Target::None,
+        },
+        Comparison {
+            what: "throughput: enriched ÷ pass-through, both without compression",
+            ours: uncompressed,
+            baseline: pass_through_uncompressed,
+            ratio: faster,
+            target: Target::None,
+        },
+        Comparison {
+            what: "CPU per event: enriched ÷ pass-through, both without compression",
+            ours: uncompressed,
+            baseline: pass_through_uncompressed,
+            ratio: dearer,
+            target: Target::None,
+        },
+        Comparison {
+            what: "throughput: enriched without compression ÷ with lz4",
+            ours: uncompressed,
+            baseline: enriched,
+            ratio: faster,
             target: Target::None,
         },
         Comparison {

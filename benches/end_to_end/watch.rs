@@ -67,7 +67,10 @@ pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost
             let all = if measure::is_quick() {
                 1.0
             } else {
-                assert!(before < job.events / 2, "{before} outputs at the first look");
+                assert!(
+                    before < job.events / 2,
+                    "{before} outputs at the first look"
+                );
                 job.events as f64 / (job.events - before) as f64
             };
             return Cost {

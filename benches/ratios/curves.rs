@@ -119,11 +119,11 @@ pub(crate) fn zones(folder: &Path, small: &Index, large: &Index) {
     .write(folder);
 }
 
-/// Lookup against the vertices of a zone, at a thousand zones.
+/// Lookup and promotion against the vertices of a zone, at a thousand zones.
 pub(crate) fn vertices(folder: &Path) {
     let side = 32;
     let queries = lookup::queries(if measure::is_quick() { 1_024 } else { 16_384 }, 29);
-    let (mut ours, mut by_geo) = (Vec::new(), Vec::new());
+    let (mut ours, mut by_geo, mut promoted) = (Vec::new(), Vec::new(), Vec::new());
     for vertices in VERTICES {
         let index = support::index(&support::tessellation(side, vertices / 4));
         let geo = Geo::new(support::polygons(side, vertices / 4));
@@ -144,16 +144,20 @@ pub(crate) fn vertices(folder: &Path) {
             queries.len(),
         );
         by_geo.push((vertices as f64, cost));
+        let moved = promotion::moved(side, vertices / 4);
+        let cost = promotion::one_by_one(&index, &moved).cpu;
+        promoted.push((vertices as f64, cost));
     }
     Chart {
         name: "vertices",
         title: "Cost against the vertices of a zone",
         below: "1 k zones, one per place; uniform points, batches of 256; one thread",
         x: counts("vertices of a zone"),
-        y: costs("CPU time of one lookup"),
+        y: costs("CPU time of one"),
         series: vec![
-            Series::line("ours", ours),
-            Series::line("rstar + geo", by_geo),
+            Series::line("lookup, ours", ours),
+            Series::line("lookup, rstar + geo", by_geo),
+            Series::line("one-zone promotion, ours", promoted),
         ],
     }
     .write(folder);

@@ -146,27 +146,15 @@ impl Layout {
     #[inline]
     fn read(&self, text: &str, slots: &mut [Option<Slot>]) -> Option<Scanned> {
         let mut rest = text.as_bytes();
-        for scalar in &self.scalars {
+        let mut scalars = self.scalars.iter();
+        while let Some(window) = rest.first_chunk()
+            && let Some(scalar) = scalars.next()
+        {
             let at = text.len() - rest.len();
-            let in_window = rest
-                .first_chunk()
-                .and_then(|window| scalar.in_window(window));
-            let (start, end, kind) = match in_window {
-                Some((kind, end)) => {
-                    rest = &rest[end..];
-                    (at + scalar.before.bytes.len(), at + end, kind)
-                }
-                None => {
-                    let (start, end, kind) = scalar.anywhere(text, at)?;
-                    rest = &text.as_bytes()[end..];
-                    (start, end, kind)
-                }
-            };
-            if let Some(slot) = scalar.slot {
-                let (start, end) = (start as u32, end as u32);
-                slots[slot] = Some(Slot { start, end, kind });
-            }
+            let len = scalar.read(window, text, at, slots)?;
+            rest = &rest[len..];
         }
+        rest = Self::read_tail(scalars.as_slice(), text, rest, slots)?;
         (*rest == *self.end).then_some(Scanned {
             kind: Kind::Object,
             duplicate: None,
@@ -174,9 +162,55 @@ impl Layout {
             empty: false,
         })
     }
+
+    /// Reads these scalars from the `rest` of a record, which is shorter than a window: from a copy with zeros behind it, which
+    /// are part of no scalar and of nothing that stands before one. What is behind them.
+    #[inline(never)]
+    fn read_tail<'a>(
+        scalars: &[Scalar],
+        text: &str,
+        mut rest: &'a [u8],
+        slots: &mut [Option<Slot>],
+    ) -> Option<&'a [u8]> {
+        if scalars.is_empty() {
+            return Some(rest);
+        }
+        let mut tail = [0; 2 * WINDOW];
+        let len = rest.len();
+        tail[..len].copy_from_slice(rest);
+        for scalar in scalars {
+            let from = (len - rest.len()) % WINDOW;
+            let window = tail[from..].first_chunk();
+            let window = window.expect("there is one behind each byte of the first");
+            let len = scalar.read(window, text, text.len() - rest.len(), slots)?;
+            rest = &rest[len..];
+        }
+        Some(rest)
+    }
 }
 
 impl Scalar {
+    /// Reads the scalar and what stands before it at `at` of a document, where a window begins: how long they are. `None` where
+    /// they are not there.
+    #[inline(always)]
+    fn read(
+        &self,
+        window: &[u8; WINDOW],
+        text: &str,
+        at: usize,
+        slots: &mut [Option<Slot>],
+    ) -> Option<usize> {
+        let (start, end, kind) = match self.in_window(window) {
+            Some((kind, len)) => (at + self.before.bytes.len(), at + len, kind),
+            None => self.anywhere(text, at)?,
+        };
+        if let Some(slot) = self.slot {
+            let (start, end) = (start as u32, end as u32);
+            slots[slot] = Some(Slot { start, end, kind });
+        }
+        Some(end - at)
+    }
+
     /// The scalar and what stands before it, at the begin of a window; `None` where that cannot be told from the window, or is
     /// not so.
     #[inline(always)]
@@ -329,6 +363,9 @@ mod tests {
             r#"{"id":"\x","ts":1,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
             r#"{"id":"a","ts":1e999,"pos":{"lat":0.5,"lon":-1},"longer_than_eight_bytes":"z"}"#,
             r#"{"id":"#,
+            // Zeros are what a copy of a record's end has behind it.
+            "{\"id\":\"a\",\"ts\":1,\"pos\":{\"lat\":0.5,\"lon\":-1},\"longer_than_eight_bytes\":\"z\0}",
+            "{\"id\":\"a\",\"ts\":1,\"pos\":{\"lat\":0.5,\"lon\":-1\0,\"longer_than_eight_bytes\":\"z\"}",
             "",
         ] {
             // Near the end, and with a window behind every byte.

@@ -241,11 +241,13 @@ impl<'a> Word<'a> {
         }
     }
 
-    /// Asks for each line of memory that a node, or a leaf of the usual size, stands in, whatever its own size. Asks for
-    /// something too where the tile is neither: to tell that costs more.
+    /// Asks for each line of memory that a node, or a leaf of the usual size, stands in, whatever its own size. Where the
+    /// tile is neither it asks for what begins its page, which is at hand: to tell that by a branch costs more.
     #[inline(always)]
     pub(super) fn fetch<const LINES: usize>(self) {
-        let begin = (self.word & !KIND & !COVERED) as usize;
+        const _: () = assert!(LEAF >> 31 == 1 && NODE >> 31 == 1 && COVER >> 31 == 0);
+        let is_stored = (self.word.cast_signed() >> 31).cast_unsigned();
+        let begin = (self.word & !KIND & !COVERED & is_stored) as usize;
         let at = self.from.as_ptr().wrapping_add(begin).cast::<u8>();
         for line in 0..LINES {
             fetch(at.wrapping_add(line * LINE));

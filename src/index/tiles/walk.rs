@@ -157,8 +157,11 @@ impl Tiles {
             way.word.fetch::<LEAF_LINES>();
         }
         for (way, path) in ways.iter_mut().zip(paths) {
-            while way.step(*path, passed) {}
-            way.word.fetch::<LEAF_LINES>();
+            // What has ended was asked for above.
+            if way.step(*path, passed) {
+                while way.step(*path, passed) {}
+                way.word.fetch::<LEAF_LINES>();
+            }
         }
     }
 
