@@ -494,11 +494,16 @@ impl Daemon {
             Err(error) => error,
         };
         let anew = (slot.restarts.admit(number, &error, now)).map_err(RunError::new)?;
-        tracing::warn!(worker = number, %error, "a worker's client failed, it is made anew");
         slot.due = Some(now.plus(RESTART_AFTER));
         slot.awaits_proof = anew == Anew::OnceProven;
         if slot.awaits_proof {
+            tracing::warn!(
+                worker = number, %error,
+                "another process took a worker's name: it is made anew once worker {DECIDING} has shown that its own is its own still"
+            );
             self.workers[DECIDING].window.doubt();
+        } else {
+            tracing::warn!(worker = number, %error, "a worker's client failed, it is made anew");
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ use crate::job::Job;
 use crate::support::measure::{self, Cost, Row, Spread, Target};
 use crate::{in_child, topics};
 
+const PEAK: &str = "memory of that bootstrap";
+
 /// In the child: how long the daemon takes until it is ready.
 pub(crate) fn to_ready(job: &Job) -> Cost {
     let [telemetry, enriched] = others(&job.to);
@@ -22,8 +24,6 @@ pub(crate) fn to_ready(job: &Job) -> Cost {
     daemon.stop();
     cost
 }
-
-const PEAK: &str = "memory of that bootstrap";
 
 /// The topics beside that of the zones.
 fn others(to: &str) -> [String; 2] {

@@ -33,6 +33,8 @@ use support::measure::{self, Cost, Row, Spread, Target};
 /// which finds the broker cold.
 const WAYS: [&str; 12] = [
     PLAIN,
+    PASS_THROUGH_UNCOMPRESSED,
+    UNCOMPRESSED,
     "latest",
     "exactly-once",
     "enriched",
@@ -42,8 +44,6 @@ const WAYS: [&str; 12] = [
     DAEMON_REPLAYING,
     "without-headers",
     "one-header",
-    UNCOMPRESSED,
-    PASS_THROUGH_UNCOMPRESSED,
 ];
 const DAEMON: &str = "daemon";
 const DAEMON_CHANGING: &str = "daemon-changing";
@@ -323,6 +323,8 @@ impl Comparison<'_> {
 fn report(costs: &[Vec<Cost>; WAYS.len()]) {
     let [
         plain,
+        pass_through_uncompressed,
+        uncompressed,
         latest,
         exactly_once,
         enriched,
@@ -332,8 +334,6 @@ fn report(costs: &[Vec<Cost>; WAYS.len()]) {
         replaying,
         bare,
         one_header,
-        uncompressed,
-        pass_through_uncompressed,
     ] = costs;
     let faster: fn(&Cost, &Cost) -> f64 = |ours, baseline| baseline.wall / ours.wall;
     let dearer: fn(&Cost, &Cost) -> f64 = |ours, baseline| ours.cpu / baseline.cpu;

@@ -112,9 +112,9 @@ impl Rounds {
 pub struct Spread {
     /// The middle one.
     pub median: f64,
-    /// Half the width of an interval that has the true middle in it with 95 % at least ([`outer`]), in percent of the middle
-    /// one; `None` where there was one only.
-    pub noise: Option<f64>,
+    /// Between these two the true middle is with 95 % ([`outer`]; of five measurements or fewer with less); `None` where there was
+    /// one only.
+    pub interval: Option<(f64, f64)>,
 }
 
 impl Spread {
@@ -131,7 +131,7 @@ impl Spread {
         let median = f64::midpoint(upper, values[(values.len() - 1) / 2]);
         Self {
             median,
-            noise: (values.len() > 1).then(|| (most - least) / 2.0 / median.abs() * 100.0),
+            interval: (values.len() > 1).then_some((least, most)),
         }
     }
 
@@ -139,8 +139,14 @@ impl Spread {
     pub fn once(value: f64) -> Self {
         Self {
             median: value,
-            noise: None,
+            interval: None,
         }
+    }
+
+    /// Half the width of the interval, in percent of the middle one.
+    fn noise(&self) -> Option<f64> {
+        let (least, most) = self.interval?;
+        Some((most - least) / 2.0 / self.median.abs() * 100.0)
     }
 }
 
@@ -200,8 +206,8 @@ impl Row<'_> {
         };
         // A verdict that the next run may well turn round is none.
         let clear = must.is_some_and(|must| {
-            let noise = self.value.noise.unwrap_or(0.0) / 100.0 * value.abs();
-            (value - must).abs() >= noise
+            let (least, most) = self.value.interval.unwrap_or((value, value));
+            must <= least || must >= most
         });
         let holds = clear.then_some(holds);
         let bound =
@@ -221,7 +227,7 @@ impl Row<'_> {
                 (_, Some(false)) => "**no**",
             },
             self.value
-                .noise
+                .noise()
                 .map_or("–".to_owned(), |noise| format!("±{noise:.1} %")),
         );
         say(&line);
@@ -234,7 +240,7 @@ impl Row<'_> {
             "must": must,
             "aim": aim,
             "holds": holds,
-            "noise": self.value.noise,
+            "noise": self.value.noise(),
         });
         for (file, line) in [("table.md", line), ("rows.jsonl", object.to_string())] {
             let path = std::path::Path::new(&out).join(file);

@@ -83,6 +83,20 @@ impl EdgeError {
         )
     }
 
+    /// Whether the group does not know this member, or not any more.
+    pub(crate) fn is_refused_member(&self) -> bool {
+        use RDKafkaErrorCode as Code;
+        matches!(self, Self::Cluster { source, .. } if matches!(
+            code_of(source),
+            Some(
+                Code::IllegalGeneration
+                    | Code::UnknownMemberId
+                    | Code::FencedInstanceId
+                    | Code::StaleMemberEpoch
+            )
+        ))
+    }
+
     /// Whether the group was between two generations, or the client a step behind it: it takes commits again once its
     /// members have joined anew. Not from one whose partitions are lost (FS-14).
     pub(crate) fn is_rebalancing(&self) -> bool {

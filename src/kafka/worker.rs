@@ -163,7 +163,7 @@ where
 
     fn turn_to_the_end(&mut self, shutdown: &Shutdown) -> Result<(), WorkerError> {
         self.begin_transactions(shutdown)?;
-        // Of its two names the producer's comes first, and decides (FS-78). One that is to stop before it has it takes neither.
+        // Of its two names the producer's comes first, and decides (FS-78).
         if !shutdown.is_requested() {
             self.member.begin()?;
         }

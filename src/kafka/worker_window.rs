@@ -41,8 +41,9 @@ pub struct WorkerWindow {
     pub(super) beat_micros: AtomicU64,
     /// Its clients are being closed.
     is_ending: AtomicBool,
-    /// Somebody else may have its producer's name: it has yet to show that it is its own.
-    is_doubted: AtomicBool,
+    /// How often it was doubted that its producer's name is its own, and up to which of these times it has shown that it is.
+    doubts: AtomicU64,
+    proven: AtomicU64,
 }
 
 impl WorkerWindow {
@@ -70,19 +71,25 @@ impl WorkerWindow {
         self.is_ending.load(Ordering::Relaxed)
     }
 
-    /// Another worker of its process has lost its producer's name: it is to show that its own is its own still.
-    pub(crate) fn doubt(&self) {
-        self.is_doubted.store(true, Ordering::Relaxed);
+    /// Another worker of its process has lost a name: it is to show that its own producer's is its own still.
+    pub fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The coordinator of transactions has taken it for the owner of its name.
-    pub(super) fn proven(&self) {
-        self.is_doubted.store(false, Ordering::Relaxed);
+    /// How often [`Self::doubt`] was called: to be asked before the coordinator is.
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts.load(Ordering::Relaxed)
+    }
+
+    /// The coordinator of transactions has taken it for the owner of its name, asked after so many doubts.
+    pub(super) fn proven(&self, doubts: u64) {
+        self.proven.store(doubts, Ordering::Relaxed);
     }
 
     /// Whether it has yet to show that its name is its own.
-    pub(crate) fn is_doubted(&self) -> bool {
-        self.is_doubted.load(Ordering::Relaxed)
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.proven.load(Ordering::Relaxed) != self.doubts()
     }
 
     /// When the worker last turned (FS-06); zero while none does.

@@ -45,6 +45,8 @@ pub enum Abort {
     Narrowing,
     /// An output was not delivered in time. All there is to do is to wait, as in the other mode, and the try was a wait.
     Waiting,
+    /// Its coordinator was asked something by it: no sign of anything.
+    Asked,
     /// Anything else: it may come again at once, and for ever.
     Trouble,
 }
@@ -132,6 +134,7 @@ impl Cycle {
         self.is_ending = false;
         self.aborts_in_a_row = match why {
             Abort::Narrowing | Abort::Waiting => 0,
+            Abort::Asked => self.aborts_in_a_row,
             Abort::Trouble => self.aborts_in_a_row + 1,
         };
         self.rests_until = (self.aborts_in_a_row > 1).then(|| {

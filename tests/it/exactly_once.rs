@@ -3,6 +3,7 @@
 //! What a reader of committed records sees is looked at as a whole: each source once, in order, whatever was done to the
 //! processes and their broker meanwhile.
 
+mod doubts;
 mod faults;
 
 use std::collections::BTreeMap;

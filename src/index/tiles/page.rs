@@ -242,7 +242,7 @@ impl<'a> Word<'a> {
     }
 
     /// Asks for each line of memory that a node, or a leaf of the usual size, stands in, whatever its own size. Where the
-    /// tile is neither it asks for what begins its page, which is at hand: to tell that by a branch costs more.
+    /// tile is neither it asks for where its words begin, which is at hand or nowhere: to tell that by a branch costs more.
     #[inline(always)]
     pub(super) fn fetch<const LINES: usize>(self) {
         const _: () = assert!(LEAF >> 31 == 1 && NODE >> 31 == 1 && COVER >> 31 == 0);

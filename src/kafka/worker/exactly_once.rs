@@ -21,9 +21,9 @@ use crate::kafka::EdgeError;
 use crate::kafka::calls::{Answer, Calls, Order};
 use crate::kafka::member::GroupEvent;
 use crate::kafka::outbox::Outbox;
-use crate::kafka::transaction::{CALL_MAX, Call, Cure, Fate, cure, fate};
+use crate::kafka::transaction::{CALL_MAX, Call, Cure, Fate, after_abort, cure, fate};
 use crate::partition::{Offset, PartitionId, RecordPosition};
-use crate::pipeline::transaction::{Cycle, StandStill, Step};
+use crate::pipeline::transaction::{Abort, Cycle, StandStill, Step};
 use crate::pipeline::{AckResult, Refusal, Zones};
 use crate::shutdown::Shutdown;
 use crate::time::MonoTime;
@@ -103,9 +103,9 @@ impl Transactions {
         if let AckResult::Refused(refusal) = result {
             self.refused.push((position, refusal));
         }
-        self.broken.get_or_insert_with(|| Broken {
-            why: format!("the output of telemetry record {position} was not delivered"),
-            code: None,
+        self.broken.get_or_insert_with(|| {
+            let why = format!("the output of telemetry record {position} was not delivered");
+            Broken::new(why, None)
         });
     }
 
@@ -122,15 +122,31 @@ struct Broken {
     why: String,
     /// Where the client has told.
     code: Option<RDKafkaErrorCode>,
+    /// Nothing is wrong with it: it was there to ask by.
+    is_asked: bool,
 }
 
 impl Broken {
-    /// An output waited for its broker in vain.
-    fn late(why: String) -> Self {
+    fn new(why: String, code: Option<RDKafkaErrorCode>) -> Self {
         Self {
             why,
-            code: Some(RDKafkaErrorCode::MessageTimedOut),
+            code,
+            is_asked: false,
         }
+    }
+
+    /// What its abort says of what comes next.
+    fn verdict(&self) -> Option<Abort> {
+        if self.is_asked {
+            Some(Abort::Asked)
+        } else {
+            after_abort(self.code)
+        }
+    }
+
+    /// An output waited for its broker in vain.
+    fn late(why: String) -> Self {
+        Self::new(why, Some(RDKafkaErrorCode::MessageTimedOut))
     }
 }
 
@@ -161,8 +177,10 @@ where
         if self.transactions.is_none() {
             return Ok(());
         }
-        loop {
+        // One that is to stop takes no name from whoever has it.
+        while !shutdown.is_requested() {
             let begun = Clock::mono();
+            let doubts = self.window.doubts();
             let (call, answer) = self.call_once(Call::Init);
             self.waited_since(begun);
             // Stopped within the call: its successor may have the name by now.
@@ -171,7 +189,7 @@ where
             }
             match answer {
                 Ok(()) => {
-                    self.window.proven();
+                    self.window.proven(doubts);
                     return self.begin_transaction();
                 }
                 Err(error) if cure(&error) == Cure::Again && !shutdown.is_requested() => {
@@ -181,6 +199,7 @@ where
                 Err(error) => return Err(self.gave_up(&call, error)),
             }
         }
+        Ok(())
     }
 
     /// Has a call made, and waits for it; nothing else is under way.
@@ -306,10 +325,8 @@ where
         }
         let offsets = self.member.list(&commits)?;
         let Some(group) = self.member.group_metadata() else {
-            self.open().broken = Some(Broken {
-                why: "not a member of the group".to_owned(),
-                code: None,
-            });
+            let why = "not a member of the group".to_owned();
+            self.open().broken = Some(Broken::new(why, None));
             return self.abort_and_rewind();
         };
         let since = Clock::mono();
@@ -340,10 +357,8 @@ where
             self.member.keep_group_metadata(group);
         }
         if let Judged::MustAbort(error) = judged {
-            self.open().broken = Some(Broken {
-                why: error.to_string(),
-                code: error.rdkafka_error_code(),
-            });
+            let code = error.rdkafka_error_code();
+            self.open().broken = Some(Broken::new(error.to_string(), code));
             return self.abort_and_rewind();
         }
         if was_commit {

@@ -5,7 +5,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use super::{Broken, Judged, Worker, WorkerError};
 use crate::clock::Clock;
 use crate::kafka::EdgeError;
-use crate::kafka::transaction::{Call, Cure, after_abort, cure};
+use crate::kafka::transaction::Call;
 use crate::partition::{Offset, PartitionId};
 use crate::pipeline::transaction::Abort;
 use crate::pipeline::{AckResult, Zones};
@@ -19,17 +19,14 @@ where
     /// Gives up the open transaction and reads again from what is committed.
     pub(in crate::kafka::worker) fn abort_and_rewind(&mut self) -> Result<(), WorkerError> {
         drop(self.settle());
-        let lost = || Broken {
-            why: "partitions of it were lost".to_owned(),
-            code: None,
-        };
+        let lost = || Broken::new("partitions of it were lost".to_owned(), None);
         let mut broken = self.open().broken.take().unwrap_or_else(lost);
         if self.open().is_begun {
             if let Some(cause) = self.cause() {
                 broken.why = format!("{}: {cause}", broken.why);
                 broken.code = broken.code.or(cause.rdkafka_error_code());
             }
-            if self.open().refused.is_empty() && after_abort(broken.code).is_none() {
+            if self.open().refused.is_empty() && broken.verdict().is_none() {
                 // Said before the abort: of a transaction that the coordinator never took in, that fails.
                 return Err(self.undeliverable(self.undelivered(), &broken));
             }
@@ -53,10 +50,11 @@ where
         if let Some((what, error)) = &undelivered {
             broken.why = format!("{what} was not delivered: {error}");
             broken.code = error.rdkafka_error_code();
+            broken.is_asked = false;
         }
         tracing::warn!(why = %broken.why, refused = refused.len(), "transaction aborted, its records are read again");
         let verdict = if refused.is_empty() {
-            after_abort(broken.code)
+            broken.verdict()
         } else {
             Some(Abort::Narrowing)
         };
@@ -177,7 +175,8 @@ where
             // The client takes no other call before this one has ended.
             Some(Err(_)) => self.see_through(Call::Commit, nothing),
             None => {
-                self.touch_transaction();
+                let touched = self.touch_transaction(nothing);
+                tracing::debug!(?touched, "an offset at the end of the worker");
                 self.see_through(Call::Abort, nothing)
             }
         };
@@ -193,42 +192,38 @@ where
 
     /// Asks the coordinator whether its producer's name is its own still, at the price of what is in the open transaction:
     /// a worker that writes nothing would never be told (FS-38).
+    ///
+    /// By the abort of a transaction that the coordinator has heard of. Only a plain answer tells that it has, and that nothing
+    /// more comes of what it was told; after anything else the worker is made anew, whose registration takes the name, and
+    /// ends whatever is under way.
     pub(super) fn prove_its_name(&mut self) -> Result<(), WorkerError> {
+        let doubts = self.window.doubts();
         self.finish_end()?;
         drop(self.settle());
-        let is_heard = self.touch_transaction();
+        match self.touch_transaction(Self::serve_group) {
+            Ok(()) => {}
+            // The group is asked once the coordinator has heard.
+            Err(WorkerError::Transaction(error)) if error.is_refused_member() => {}
+            Err(error) => return Err(error),
+        }
         self.open().broken = Some(Broken {
-            why: "another worker's name was taken".to_owned(),
-            code: None,
+            is_asked: true,
+            ..Broken::new("another worker's name was taken".to_owned(), None)
         });
         self.abort_and_rewind()?;
-        if is_heard {
-            self.window.proven();
-        }
+        self.window.proven(doubts);
         Ok(())
     }
 
     /// Has the coordinator hear of the open transaction, so that its abort is the coordinator's to answer: one of which it
-    /// has not heard ends in the client. The offset is never committed: nothing but the abort follows. Whether it has heard.
-    fn touch_transaction(&mut self) -> bool {
-        let Some(identity) = self.member.identity() else {
-            return false;
-        };
-        let touched = self
-            .member
-            .list(&[(PartitionId(0), Offset(0))])
-            .map(|offsets| {
-                let begun = Clock::mono();
-                let (_, result) = self.call_once(Call::Offsets(offsets, identity));
-                self.waited_since(begun);
-                result
-            });
-        tracing::debug!(?touched, "an offset that is not to be committed");
-        match touched {
-            Ok(Ok(())) => true,
-            // The group may refuse the member; the coordinator has heard before.
-            Ok(Err(error)) => cure(&error) == Cure::Abort,
-            Err(_) => false,
-        }
+    /// has not heard ends in the client. The offset is not committed: what follows is the abort, or another registration.
+    fn touch_transaction(
+        &mut self,
+        between: impl Fn(&mut Self) -> Result<(), WorkerError>,
+    ) -> Result<(), WorkerError> {
+        let offsets = self.member.list(&[(PartitionId(0), Offset(0))])?;
+        let identity = self.member.identity();
+        let identity = identity.expect("a consumer with a group id has an identity in it");
+        self.see_through(Call::Offsets(offsets, identity), between)
     }
 }
