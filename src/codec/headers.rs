@@ -67,7 +67,7 @@ pub enum HeaderForm {
     /// [`AT`], [`AS_OF`], [`SOURCE`] and [`FLAGS`], which any client reads by their names.
     Several,
     /// [`ALL`]. A header is a piece of memory of its own, three times touched by each of two threads, and four writes of the
-    /// client: one instead of three makes the headers' part of an event's cost less than half (benches/README.md).
+    /// client. That made one cost less than half of three, until lists of three came to be used again (`HeaderLists`, benches/README.md).
     One,
 }
 

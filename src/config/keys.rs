@@ -291,7 +291,7 @@ pub const KEYS: &[Key] = &[
     choice(
         "enriched.header_form",
         &["several", "one"],
-        "one = all of them in one header `ringfence`, as `at=…;as-of=…;source=…;flags=…`: costs less than half",
+        "one = all of them in one header `ringfence`, as `at=…;as-of=…;source=…;flags=…`",
     ),
     choice(
         "enriched.partition",

@@ -2,9 +2,9 @@
 //! wrong memberships. Says so and passes where the data is absent.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use ringfence::cli::matching::{Matcher, ZoneSet};
 use ringfence::config::{Config, Sources, load};
@@ -24,7 +24,7 @@ fn data() -> Option<PathBuf> {
     found
 }
 
-fn lines(path: &Path) -> impl Iterator<Item = String> {
+fn lines(path: &Path) -> impl Iterator<Item = String> + use<> {
     let file = std::fs::File::open(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
     let mut text = String::new();
     flate2::read::MultiGzDecoder::new(file)
@@ -47,7 +47,7 @@ struct Row {
     zones: Vec<String>,
 }
 
-fn rows(path: &Path) -> impl Iterator<Item = Row> {
+fn rows(path: &Path) -> impl Iterator<Item = Row> + use<> {
     lines(path).map(|line| {
         let fields: Vec<&str> = line.split(',').collect();
         Row {
@@ -152,8 +152,7 @@ fn compare(data: &Path, zones: &str, oracle: &str) -> usize {
 fn every_probe_has_exactly_the_zones_of_its_oracle() {
     let Some(data) = data() else { return };
     let mut files = 0;
-    for entry in std::fs::read_dir(&data).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+    for name in names(&data) {
         let Some(zones) = name.strip_prefix("oracle-probes-") else {
             continue;
         };
@@ -169,6 +168,8 @@ fn buses_and_cabs_have_exactly_the_zones_of_their_oracles() {
     let Some(data) = data() else { return };
     for (telemetry, zones) in [
         ("austin-bus-capmetro", "austin-zones"),
+        ("austin-bus-capmetro", "timezones-sel"),
+        ("austin-bus-capmetro", "us-counties-10m"),
         ("nyc-taxi-2013-events", "nyc-taxi-zones"),
         ("nyc-taxi-2013-events", "nyc-census-tracts-2010"),
         ("nyc-taxi-2013-events", "nyc-overlapping-layers"),
@@ -178,47 +179,84 @@ fn buses_and_cabs_have_exactly_the_zones_of_their_oracles() {
     }
 }
 
-#[test]
-fn the_command_answers_as_the_library_and_names_what_it_refuses() {
-    let Some(data) = data() else { return };
-    let zones = zones_file(&data, "us-counties-10m");
+/// Runs `match` over these events, a line each.
+fn run_match(zones: &Path, engine: &str, events: String) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ringfence"))
-        .args(["match", "--zones", zones.to_str().unwrap()])
+        .args([
+            "match",
+            "--engine",
+            engine,
+            "--zones",
+            zones.to_str().unwrap(),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let feed = std::thread::spawn(move || stdin.write_all(events.as_bytes()).unwrap());
+    let output = child.wait_with_output().unwrap();
+    feed.join().unwrap();
+    output
+}
+
+/// All events of the oracles over these zones; of the probes of the whole world where there is no oracle.
+fn events_over(data: &Path, zones: &str) -> String {
+    let oracles = names(data)
+        .filter(|name| name.starts_with("oracle-") && name.ends_with(&format!("-{zones}.csv.gz")));
+    let mut oracles: Vec<_> = oracles.collect();
+    if oracles.is_empty() {
+        oracles.push("oracle-probes-world-countries-50m.csv.gz".to_owned());
+    }
+    let rows = oracles.iter().flat_map(|oracle| rows(&data.join(oracle)));
+    rows.map(|row| event(&row) + "\n").collect()
+}
+
+fn names(data: &Path) -> impl Iterator<Item = String> + use<> {
+    let entries = std::fs::read_dir(data).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+}
+
+#[test]
+fn the_command_gives_the_same_bytes_with_both_engines_on_every_data_set() {
+    let Some(data) = data() else { return };
+    let mut sets = 0;
+    for file in names(&data).filter(|name| name.contains(".geojson")) {
+        let zones = file.split(".geojson").next().unwrap();
+        let events = events_over(&data, zones);
+        let [tiles, rtree] =
+            ["tiles", "rtree"].map(|engine| run_match(&data.join(&file), engine, events.clone()));
+        assert_eq!(tiles.status, rtree.status, "{file}");
+        assert!(tiles.stdout == rtree.stdout, "{file}: outputs differ");
+        assert!(tiles.stderr == rtree.stderr, "{file}: complaints differ");
+        let answers = tiles.stdout.iter().filter(|byte| **byte == b'\n').count();
+        assert!(answers > 3_900, "{file}: {answers} answers");
+        sets += 1;
+    }
+    assert_eq!(sets, 8);
+}
+
+#[test]
+fn the_command_answers_as_the_library_and_names_what_it_refuses() {
+    let Some(data) = data() else { return };
+    let zones = zones_file(&data, "us-counties-10m");
     let events: Vec<String> = rows(&data.join("oracle-probes-us-counties-10m.csv.gz"))
         .filter(|row| row.lat.abs() <= 90.0 && row.lon.abs() <= 180.0)
         .map(|row| event(&row))
         .collect();
-    let mut stdin = child.stdin.take().unwrap();
     let text = events.join("\n") + "\n\nnot json\n{\"id\":\"x\"}\n";
-    let feed = std::thread::spawn(move || stdin.write_all(text.as_bytes()).unwrap());
-    let complaints = child.stderr.take().unwrap();
-    let complaints = std::thread::spawn(move || {
-        BufReader::new(complaints)
-            .lines()
-            .map(Result::unwrap)
-            .collect::<Vec<_>>()
-    });
-    let answers: Vec<String> = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map(Result::unwrap)
-        .collect();
-    feed.join().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(1), "a line was refused");
+    let output = run_match(&zones, "tiles", text);
+    assert_eq!(output.status.code(), Some(1), "a line was refused");
+    let answers: Vec<String> = output.stdout.lines().map(Result::unwrap).collect();
     let (mut matcher, refused) = matcher(&data, "us-counties-10m", EngineKind::Rtree);
     assert_eq!(answers.len(), events.len());
     for (event, answer) in events.iter().zip(&answers) {
         assert_eq!(matcher.enrich(event.as_bytes()).unwrap(), answer.as_bytes());
     }
+    let complaints = output.stderr.lines().map(Result::unwrap);
     let complaints: Vec<serde_json::Value> = complaints
-        .join()
-        .unwrap()
-        .iter()
-        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line| serde_json::from_str(&line).unwrap())
         .collect();
     let (lines, zones): (Vec<_>, Vec<_>) = complaints
         .into_iter()
