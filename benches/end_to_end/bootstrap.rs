@@ -54,7 +54,6 @@ pub(crate) fn report(bootstrap: &str, run: u32) {
         group: to,
         zones: zones.clone(),
         events: 0,
-        is_compressed: true,
     };
     let told = in_child("bootstrap", job);
     for topic in others.iter().chain([&zones]) {

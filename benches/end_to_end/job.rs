@@ -16,6 +16,9 @@ pub(crate) const PER_EDGE: usize = 16;
 /// `delivery.commit_ms`, of all ways.
 pub(crate) const COMMIT_EVERY: Duration = Duration::from_millis(100);
 
+/// The variable that names properties of the clients, see [`Job::settings`].
+pub(crate) const SET: &str = "RINGFENCE_BENCH_SET";
+
 /// `workers.count` of the daemon as it comes: the cores.
 pub(crate) fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
@@ -31,8 +34,6 @@ pub(crate) struct Job {
     /// Of a daemon; none of the other ways.
     pub(crate) zones: String,
     pub(crate) events: usize,
-    /// Whether outputs are packed with lz4, the default. Not told to a process: its way says so.
-    pub(crate) is_compressed: bool,
 }
 
 impl Job {
@@ -40,11 +41,7 @@ impl Job {
     /// `producer.linger.ms=5,consumer.fetch.max.bytes=1000000`.
     pub(crate) fn settings(&self) -> Settings {
         let mut settings = Settings::new(&self.bootstrap, &self.group);
-        if !self.is_compressed {
-            let none = ("compression.type".to_owned(), "none".to_owned());
-            settings.producer.extend([none]);
-        }
-        let all = std::env::var("RINGFENCE_BENCH_SET").unwrap_or_default();
+        let all = std::env::var(SET).unwrap_or_default();
         for one in all.split(',').filter(|one| !one.is_empty()) {
             let (key, value) = one.split_once('=').expect("`KEY=VALUE`");
             let (of, name) = key
@@ -84,7 +81,6 @@ impl Job {
             group: group.clone(),
             zones: zones.clone(),
             events: events.parse().ok()?,
-            is_compressed: true,
         })
     }
 }

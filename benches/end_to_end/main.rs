@@ -62,9 +62,8 @@ const BOOTSTRAP: &str = "bootstrap";
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some((way, rest)) = arguments.split_first()
-        && let Some(mut job) = Job::from_arguments(rest)
+        && let Some(job) = Job::from_arguments(rest)
     {
-        job.is_compressed = !matches!(way.as_str(), UNCOMPRESSED | PASS_THROUGH_UNCOMPRESSED);
         job::end_by_panic();
         let cost = match way.as_str() {
             "pass-through" | PASS_THROUGH_UNCOMPRESSED => pass_through::drain(&job),
@@ -122,12 +121,16 @@ fn in_child(way: &str, job: Job) -> Told {
     } else {
         std::env::current_exe().expect("this program has a path")
     };
-    let output = Command::new(program)
+    let mut child = Command::new(program);
+    child
         .arg(way)
         .args(job.into_arguments())
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("the child starts");
+        .stderr(Stdio::inherit());
+    if matches!(way, UNCOMPRESSED | PASS_THROUGH_UNCOMPRESSED) {
+        let others = std::env::var(job::SET).unwrap_or_default();
+        child.env(job::SET, format!("{others},producer.compression.type=none"));
+    }
+    let output = child.output().expect("the child starts");
     assert!(output.status.success(), "{way} failed");
     job::told(&output.stdout)
 }
@@ -270,7 +273,6 @@ impl World {
             group: to.clone(),
             zones: zones.clone(),
             events,
-            is_compressed: true,
         };
         let cost = if way == DAEMON_CHANGING {
             let mut changes = self.changes;
