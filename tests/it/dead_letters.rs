@@ -6,7 +6,7 @@ use std::time::Duration;
 use ringfence::clock::Clock;
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::reader::TopicReader;
-use ringfence::kafka::worker::{ExactlyOnce, WorkerError, WorkerSettings};
+use ringfence::kafka::worker::WorkerError;
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
 use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::{BreakerRules, PauseCause, PipelineConfig, StopReason};
@@ -15,20 +15,11 @@ use serde_json::Value;
 
 use crate::kafka_faults::set_property;
 use crate::support::daemon::{eventually, ringfence, ringfence_ok};
-use crate::support::edge::{PATIENCE, Running, World, valid, wait_for};
+use crate::support::edge::{PATIENCE, Running, World, deliver, valid, wait_for};
 use crate::support::kafka::bootstrap;
 use crate::support::stage::Stage;
 
 const DEAD: [&str; 2] = ["ringfence-error-partition", "ringfence-error-offset"];
-
-/// Sets the delivery mode; in `exactly_once` the worker's transactional id is that of the test.
-fn deliver(settings: &mut WorkerSettings, once: Option<&str>) {
-    settings.exactly_once = once.map(|name| ExactlyOnce {
-        transactional_id: format!("{name}-{}", std::process::id()),
-        transaction_timeout: Duration::from_secs(10),
-        session_timeout: Duration::from_secs(6),
-    });
-}
 
 fn breaker(pipeline: &mut PipelineConfig) {
     pipeline.breaker = BreakerRules {

@@ -7,22 +7,14 @@ use std::time::Duration;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use ringfence::kafka::ffi::Operation;
 use ringfence::kafka::permission::{Allowed, Questions};
-use ringfence::kafka::worker::{ExactlyOnce, WorkerError, WorkerSettings};
+use ringfence::kafka::worker::WorkerError;
 use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::PauseCause;
 
 use crate::check::{AUTHORIZER, DESCRIBE, READ, TOPIC, WRITE, allow_only};
-use crate::support::edge::{PATIENCE, World, valid, wait_for};
+use crate::support::edge::{PATIENCE, World, deliver, valid, wait_for};
 use crate::support::kafka::Cluster;
 use crate::support::stage::Stage;
-
-fn deliver(settings: &mut WorkerSettings, once: Option<&str>) {
-    settings.exactly_once = once.map(|name| ExactlyOnce {
-        transactional_id: format!("{name}-{}", std::process::id()),
-        transaction_timeout: Duration::from_secs(10),
-        session_timeout: Duration::from_secs(6),
-    });
-}
 
 fn committed(world: &World) -> Option<Offset> {
     let admin = world.admin();

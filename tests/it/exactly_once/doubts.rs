@@ -2,29 +2,18 @@
 //! lost its own. It shows so by a transaction that is aborted, and nothing of that may be left.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use ringfence::kafka::worker::{ExactlyOnce, WorkerError, WorkerWindow};
+use ringfence::kafka::worker::{WorkerError, WorkerWindow};
 
-use crate::support::edge::{PATIENCE, Running, World, valid, wait_for};
+use crate::support::edge::{PATIENCE, Running, World, deliver, transactional_id, valid, wait_for};
 
 /// More than transactions may be aborted in a row before the clients are made anew.
 const MANY: usize = 12;
 
-fn name(of: &str) -> String {
-    format!("{of}-{}", std::process::id())
-}
-
-fn worker(world: &World, of: &str) -> Running {
-    world.worker_with(|settings, _| {
-        settings.exactly_once = Some(ExactlyOnce {
-            transactional_id: name(of),
-            transaction_timeout: Duration::from_secs(10),
-            session_timeout: Duration::from_secs(6),
-        });
-    })
+fn worker(world: &World, name: &str) -> Running {
+    world.worker_with(|settings, _| deliver(settings, Some(name)))
 }
 
 fn wait_proven(window: &Arc<WorkerWindow>) {
@@ -73,9 +62,10 @@ fn fs_38_an_idle_worker_whose_name_another_took_ends_once_it_is_asked() {
     let running = worker(&world, "doubted");
     world.produce_as(0..20, valid);
     world.wait_committed(20);
-    let config = world
-        .settings
-        .transactional_producer(1_000, 1 << 20, &name("doubted"));
+    let config =
+        world
+            .settings
+            .transactional_producer(1_000, 1 << 20, &transactional_id("doubted"));
     let other: BaseProducer = config.create().unwrap();
     other.init_transactions(PATIENCE).unwrap();
     assert!(

@@ -15,7 +15,9 @@ use ringfence::kafka::admin::{Admin, End, TopicSpec};
 use ringfence::kafka::client::Settings;
 use ringfence::kafka::mock::EmbeddedCluster;
 use ringfence::kafka::reader::TopicReader;
-use ringfence::kafka::worker::{StartAt, Worker, WorkerError, WorkerSettings, WorkerWindow};
+use ringfence::kafka::worker::{
+    ExactlyOnce, StartAt, Worker, WorkerError, WorkerSettings, WorkerWindow,
+};
 use ringfence::kafka::writer::{Outgoing, TopicWriter};
 use ringfence::partition::PartitionId;
 use ringfence::pipeline::PipelineConfig;
@@ -107,6 +109,20 @@ fn one_zone() -> Arc<PlainZones> {
         Some(&rectangle("a", 0.0, 0.0, 1.0, 1.0, "")),
     ));
     Arc::new(zones)
+}
+
+/// Sets the delivery mode; in `exactly_once` the worker's transactional id is that of the test.
+pub(crate) fn deliver(settings: &mut WorkerSettings, once: Option<&str>) {
+    settings.exactly_once = once.map(|name| ExactlyOnce {
+        transactional_id: transactional_id(name),
+        transaction_timeout: Duration::from_secs(10),
+        session_timeout: Duration::from_secs(6),
+    });
+}
+
+/// The transactional id of the worker of the test of this name.
+pub(crate) fn transactional_id(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
 }
 
 /// A valid event.
