@@ -67,7 +67,8 @@ pub enum HeaderForm {
     /// [`AT`], [`AS_OF`], [`SOURCE`] and [`FLAGS`], which any client reads by their names.
     Several,
     /// [`ALL`]. A header is a piece of memory of its own, three times touched by each of two threads, and four writes of the
-    /// client. That made one cost less than half of three, until lists of three came to be used again (`HeaderLists`, benches/README.md).
+    /// client. That made one cost less than half of three, until lists of three came to be used again (`HeaderLists`,
+    /// benches/README.md).
     One,
 }
 

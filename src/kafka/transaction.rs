@@ -69,7 +69,8 @@ pub(super) enum Fate {
 /// Judges by the error, how long the process stood still (if too long), and how old the transaction is.
 ///
 /// Fenced although the coordinator cannot have given up on us yet: another producer has our name. To register again would
-/// fence that one, and so on for ever (KAFKA 0.2), but for a worker whose process another one decides for (`run::restarts`). Nor may one that stood still register again, whatever it is told.
+/// fence that one, and so on for ever (KAFKA 0.2), but for a worker whose process another one decides for (`run::restarts`).
+/// Nor may one that stood still register again, whatever it is told.
 pub(super) fn fate(
     cure: Cure,
     stood_still: Option<Duration>,

@@ -192,7 +192,7 @@ where
                     self.window.proven(doubts);
                     return self.begin_transaction();
                 }
-                Err(error) if cure(&error) == Cure::Again && !shutdown.is_requested() => {
+                Err(error) if cure(&error) == Cure::Again => {
                     tracing::debug!(%error, "registering the transactional producer");
                 }
                 Err(_) if shutdown.is_requested() => return Ok(()),
