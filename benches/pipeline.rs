@@ -5,6 +5,8 @@
 //! waits for the next `as_of`, as live events do behind the settle margin: it is copied, and released in a later turn.
 //! `no_zones`: `event` over an empty index, so what is left is the pipeline's own cost and the codec's.
 
+mod support;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use ringfence::pipeline::{
 use ringfence::telemetry::{RecordRef, RecordTimestamp};
 use ringfence::time::{EventTime, MonoTime, Now};
 use ringfence::zone::StagedChange;
+use support::Seeded;
 
 const BATCH: usize = 500;
 const BATCHES: usize = 40;
@@ -92,18 +95,18 @@ fn index() -> Arc<Index> {
 }
 
 fn records() -> Vec<String> {
-    // Uniform by a Weyl sequence: the same points in every run.
-    let (mut x, mut y) = (0.5_f64, 0.5_f64);
-    (0..BATCH * BATCHES)
-        .map(|number| {
-            x = (x + 0.754_877_666_246_693).fract();
-            y = (y + 0.569_840_290_998_053).fract();
-            format!(
-                r#"{{"id":"vehicle-{:06}","ts":{EVENT_TIME},"lat":{y},"lon":{x},"speed_kmh":43.7,"heading":271.5,"accuracy_m":4.2,"odometer_m":123456789,"engine":"on","route":{{"id":"803","trip":"1874523","headsign":"Domain North Lamar"}},"occupancy":"FEW_SEATS_AVAILABLE"}}"#,
-                number % 1_000
-            )
-        })
-        .collect()
+    let mut seeded = Seeded::new(3);
+    let record = |number: usize| {
+        let mut value = String::new();
+        support::event(
+            number,
+            EventTime::clamped(EVENT_TIME),
+            &mut seeded,
+            &mut value,
+        );
+        value
+    };
+    (0..BATCH * BATCHES).map(record).collect()
 }
 
 struct Bench {

@@ -8,6 +8,7 @@ use ringfence::codec::telemetry::Fields;
 use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::geometry::ShapeRules;
 use ringfence::telemetry::RecordTimestamp;
+use ringfence::time::EventTime;
 use ringfence::zone::{Zone, ZoneChange};
 use serde_json::Value;
 
@@ -16,64 +17,16 @@ use super::Seeded;
 /// So many records go through in turn.
 pub const RECORDS: usize = 1_024;
 
-/// Some records, of many vehicles. Their values have as many digits and letters as they come to have: nothing that reads them
-/// can know from one where the values of the next one end.
+/// Some records, of many vehicles.
 pub fn records() -> Vec<String> {
     let mut seeded = Seeded::new(7);
-    (0..RECORDS)
-        .map(|number| record(number, &mut seeded))
-        .collect()
-}
-
-fn record(number: usize, seeded: &mut Seeded) -> String {
-    let mut below = |end: u64| (seeded.unit() * end as f64) as u64;
-    // As most encoders write them: no zeros behind.
-    let mut decimal = |end: u64, scale: f64| below(end) as f64 / scale;
-    let (lat, lon) = (decimal(90_000_000_000, 1e9), -decimal(180_000_000_000, 1e9));
-    let (speed, heading, accuracy) = (
-        decimal(1_200, 10.0),
-        decimal(3_600, 10.0),
-        decimal(250, 10.0),
-    );
-    let mut one_of = |texts: &[&'static str]| texts[below(texts.len() as u64) as usize];
-    let engine = one_of(&["on", "on", "on", "idle"]);
-    let route = one_of(&["803", "7", "801", "20"]);
-    let headsign = one_of(&[
-        "Domain North Lamar",
-        "Duval",
-        "Tech Ridge via Congress",
-        "Manor Riverside",
-    ]);
-    let occupancy = one_of(&[
-        "FEW_SEATS_AVAILABLE",
-        "EMPTY",
-        "MANY_SEATS_AVAILABLE",
-        "STANDING_ROOM_ONLY",
-    ]);
-    format!(
-        concat!(
-            r#"{{"id":"vehicle-{:06}","ts":{},"lat":{},"lon":{},"#,
-            r#""speed_kmh":{},"heading":{},"accuracy_m":{},"odometer_m":{},"engine":"{}","#,
-            r#""route":{{"id":"{}","trip":"{}","headsign":"{}","stop_sequence":{}}},"#,
-            r#""driver":"d-{}","occupancy":"{}","seq":{}}}"#
-        ),
-        below(10_000),
-        1_700_000_000_123 + number,
-        lat,
-        lon,
-        speed,
-        heading,
-        accuracy,
-        below(400_000_000),
-        engine,
-        route,
-        1_874_000 + below(1_000),
-        headsign,
-        1 + below(40),
-        below(3_000),
-        occupancy,
-        below(1_000_000),
-    )
+    let record = |number: usize| {
+        let mut value = String::new();
+        let time = EventTime::clamped(1_700_000_000_123 + number as i64);
+        super::event(number, time, &mut seeded, &mut value);
+        value
+    };
+    (0..RECORDS).map(record).collect()
 }
 
 /// Three zones.
