@@ -21,7 +21,7 @@ use super::EdgeError;
 use super::client::{Logged, create};
 use super::ffi::{HeaderLists, Headers, Produced, ProducerTopic, ReportingProducer, flush};
 use super::linger::{self, Lingering};
-use crate::codec::headers::USUAL;
+use crate::codec::headers::{ALL, USUAL, UsualValues};
 use crate::enriched::{DeadLetter, OriginalHeaders, Output, Token};
 use crate::partition::PartitionId;
 use crate::pipeline::transaction::NextOutputs;
@@ -100,9 +100,41 @@ struct Way {
     dead_letter: Option<ProducerTopic<Context>>,
     /// Where the linger is not the client's to time.
     _lingering: Option<Lingering>,
-    /// The headers of records of which there is nothing out of the ordinary to say.
-    lists: HeaderLists<{ USUAL.len() }>,
+    lists: Lists,
     producer: ReportingProducer<Context>,
+}
+
+/// The headers of records of which there is nothing out of the ordinary to say, in either form.
+struct Lists {
+    several: HeaderLists<{ USUAL.len() }>,
+    one: HeaderLists<1>,
+}
+
+impl Lists {
+    fn new() -> Self {
+        Self {
+            several: HeaderLists::new(USUAL),
+            one: HeaderLists::new([ALL]),
+        }
+    }
+
+    fn lend(&mut self, partition: PartitionId, opaque: usize, values: UsualValues<'_>) -> Headers {
+        match values {
+            UsualValues::Several(values) => self.several.lend(partition, opaque, values),
+            UsualValues::One(value) => self.one.lend(partition, opaque, value),
+        }
+    }
+
+    fn give_back(&mut self, partition: PartitionId, opaque: usize, headers: Option<Headers>) {
+        // A record's opaque is known to one of the two at most: it was lent one list.
+        let left = self.several.give_back(partition, opaque, headers);
+        drop(self.one.give_back(partition, opaque, left));
+    }
+
+    fn not_sent(&mut self, partition: PartitionId, opaque: usize) {
+        self.several.not_sent(partition, opaque);
+        self.one.not_sent(partition, opaque);
+    }
 }
 
 /// The outputs of one worker.
@@ -433,7 +465,7 @@ impl Way {
             enriched: None,
             dead_letter: None,
             _lingering: lingering,
-            lists: HeaderLists::new(USUAL),
+            lists: Lists::new(),
             producer,
         })
     }
@@ -528,5 +560,40 @@ mod tests {
             not_taken(large, SendMode::Transactions),
             AckResult::Refused(Refusal::TooLarge)
         );
+    }
+
+    #[test]
+    fn a_list_of_either_form_comes_back_for_the_next_record_of_that_form() {
+        const PARTITION: PartitionId = PartitionId(0);
+        let forms = [
+            UsualValues::Several([b"1", b"2", b"0:3"]),
+            UsualValues::One([b"at=1;as-of=2;source=0:3"]),
+        ];
+        let mut lists = Lists::new();
+        let mut opaques = 0..;
+        let mut lend = |lists: &mut Lists| {
+            forms.map(|values| {
+                let opaque = opaques.next().unwrap();
+                (opaque, lists.lend(PARTITION, opaque, values))
+            })
+        };
+        let mut come_back = |lists: &mut Lists| {
+            let lent = lend(lists);
+            let identities = lent.each_ref().map(|(_, headers)| headers.identity());
+            for (opaque, headers) in lent {
+                lists.give_back(PARTITION, opaque, Some(headers));
+            }
+            let again = lend(lists);
+            assert_eq!(
+                again.each_ref().map(|(_, headers)| headers.identity()),
+                identities
+            );
+            again
+        };
+        // What was not sent is not in the way of what is sent next.
+        for (opaque, _) in come_back(&mut lists) {
+            lists.not_sent(PARTITION, opaque);
+        }
+        come_back(&mut lists);
     }
 }

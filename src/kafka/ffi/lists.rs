@@ -108,20 +108,28 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
         headers
     }
 
-    /// The report of a record: the list that it was lent is free again. Any other one is freed.
-    pub fn give_back(&mut self, partition: PartitionId, opaque: usize, headers: Option<Headers>) {
+    /// The report of a record with its headers: the list that it was lent is free again. What is left was not lent here.
+    pub fn give_back(
+        &mut self,
+        partition: PartitionId,
+        opaque: usize,
+        headers: Option<Headers>,
+    ) -> Option<Headers> {
         let of_partition = self.known_in(partition);
         let Some(lent) = of_partition.and_then(|lent| lent.pop_front_if(|of| of.opaque == opaque))
         else {
-            return;
+            return headers;
         };
         // The record's own, so the very list: as long as it lives there is no other one at its place.
-        if let Some(headers) = headers
-            && headers.identity() == lent.identity
-        {
-            let values = lent.values;
-            self.keep(lent.lengths, List { headers, values });
+        if headers.as_ref()?.identity() != lent.identity {
+            return headers;
         }
+        let list = List {
+            headers: headers?,
+            values: lent.values,
+        };
+        self.keep(lent.lengths, list);
+        None
     }
 
     /// The record that was lent a list last was not sent after all.

@@ -317,7 +317,7 @@ impl Headers {
     }
 
     /// Which list it is, as long as it lives.
-    pub(super) const fn identity(&self) -> NonNull<c_void> {
+    pub(in crate::kafka) const fn identity(&self) -> NonNull<c_void> {
         self.raw.cast()
     }
 
