@@ -19,10 +19,15 @@ use crate::{support, topics};
 /// Between two changes.
 const CHANGE_EVERY: Duration = Duration::from_millis(10);
 
-/// Makes a zones topic of `side` × `side` zones; gives the bytes of their values.
-pub(crate) fn fill(bootstrap: &str, admin: &Admin, topic: &str, side: usize) -> usize {
+/// Makes a zones topic.
+pub(crate) fn create(admin: &Admin, topic: &str) {
     let properties = [("message.timestamp.type", "LogAppendTime")];
     topics::create(admin, topic, 4, &properties);
+}
+
+/// Makes a zones topic of `side` × `side` zones; gives the bytes of their values.
+pub(crate) fn fill(bootstrap: &str, admin: &Admin, topic: &str, side: usize) -> usize {
+    create(admin, topic);
     let zones = (0..side * side).map(|number| zone(side, number, number));
     topics::write(bootstrap, topic, zones)
 }
