@@ -340,11 +340,14 @@ impl Comparison<'_> {
         if self.ours.is_empty() || self.baseline.is_empty() {
             return;
         }
-        let rounds = self.ours.iter().zip(self.baseline);
+        // Of the rounds that both have: the last ones may have been of another hour.
+        let common = self.ours.len().min(self.baseline.len());
+        let (ours, baseline) = (&self.ours[..common], &self.baseline[..common]);
+        let rounds = ours.iter().zip(baseline);
         Row {
             what: self.what,
-            ours: middle(self.ours),
-            baseline: middle(self.baseline),
+            ours: middle(ours),
+            baseline: middle(baseline),
             value: Spread::new(rounds.map(|(ours, baseline)| (self.ratio)(ours, baseline))),
             target: self.target,
         }
