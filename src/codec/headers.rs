@@ -211,9 +211,7 @@ pub struct EnrichedHeaders {
     as_of: Option<(EventTime, CompactString)>,
     /// Where the digits of [`AT`] end, if the record has any.
     at_end: usize,
-    /// The form, where the record was matched and there is nothing to flag.
-    is_usual: Option<HeaderForm>,
-    /// What they say now, where they end in digits that can be written over.
+    /// What they say now, where the record was matched and there is nothing to flag.
     usual: Option<Usual>,
 }
 
@@ -243,22 +241,21 @@ const AT_LAST: usize = 6;
 const OFFSET_LAST: usize = 4;
 
 impl Usual {
-    /// `None` where there are no digits before the last ones, so that their number may differ.
     #[inline]
-    fn of(
-        form: HeaderForm,
-        at: EventTime,
-        as_of: EventTime,
-        source: RecordPosition,
-    ) -> Option<Self> {
-        let usual = Self {
+    fn of(form: HeaderForm, at: EventTime, as_of: EventTime, source: RecordPosition) -> Self {
+        Self {
             form,
             at: at.millis() / 10_i64.pow(AT_LAST as u32),
             as_of,
             partition: source.partition,
             offset: source.offset.0 / 10_i64.pow(OFFSET_LAST as u32),
-        };
-        (usual.at > 0 && usual.offset > 0).then_some(usual)
+        }
+    }
+
+    /// Whether there are digits before the last ones. Where there are none their number may differ.
+    #[inline]
+    const fn has_digits_before(&self) -> bool {
+        self.at > 0 && self.offset > 0
     }
 }
 
@@ -291,7 +288,6 @@ impl EnrichedHeaders {
             count: 0,
             as_of: None,
             at_end: 0,
-            is_usual: None,
             usual: None,
         }
     }
@@ -305,13 +301,15 @@ impl EnrichedHeaders {
         source: RecordPosition,
         flags: Flags,
     ) {
-        let plain = matched.filter(|_| flags.is_empty());
-        let usual = plain.and_then(|(at, as_of)| Some((at, Usual::of(form, at, as_of, source)?)));
+        let usual = matched
+            .filter(|_| flags.is_empty())
+            .map(|(at, as_of)| (at, Usual::of(form, at, as_of, source)));
         match usual {
-            Some((at, usual)) if self.usual == Some(usual) => self.write_last(at, source),
+            Some((at, usual)) if usual.has_digits_before() && self.usual == Some(usual) => {
+                self.write_last(at, source);
+            }
             _ => {
                 self.fill_anew(form, matched, source, flags);
-                self.is_usual = plain.map(|_| form);
                 self.usual = usual.map(|(_, usual)| usual);
             }
         }
@@ -417,7 +415,7 @@ impl EnrichedHeaders {
     #[must_use]
     #[inline]
     pub fn usual(&self) -> Option<UsualValues<'_>> {
-        Some(match self.is_usual? {
+        Some(match self.usual?.form {
             HeaderForm::Several => {
                 let [at, as_of, source, _] = self.ends.map(usize::from);
                 UsualValues::Several([
@@ -650,7 +648,8 @@ mod tests {
             alone.fill(form, matched, source, flags);
             let before = after.usual;
             after.fill(form, matched, source, flags);
-            let is_written = before.is_some() && before == after.usual;
+            let is_written =
+                before == after.usual && before.is_some_and(|usual| usual.has_digits_before());
             written[form as usize] += usize::from(is_written);
             assert_eq!(shown(after.iter()), shown(alone.iter()));
             assert_eq!(after.usual(), alone.usual());

@@ -121,15 +121,14 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
             return headers;
         };
         // The record's own, so the very list: as long as it lives there is no other one at its place.
-        if headers.as_ref()?.identity() != lent.identity {
-            return headers;
+        match headers {
+            Some(headers) if headers.identity() == lent.identity => {
+                let values = lent.values;
+                self.keep(lent.lengths, List { headers, values });
+                None
+            }
+            other => other,
         }
-        let list = List {
-            headers: headers?,
-            values: lent.values,
-        };
-        self.keep(lent.lengths, list);
-        None
     }
 
     /// The record that was lent a list last was not sent after all.
