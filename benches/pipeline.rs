@@ -16,7 +16,7 @@ use ringfence::codec::zone_change::{self, ZoneRules};
 use ringfence::gate::{Degraded, Epoch, Snapshot};
 use ringfence::geometry::ShapeRules;
 use ringfence::index::{BuildRules, EngineKind, Index};
-use ringfence::partition::{Offset, PartitionId, RecordPosition};
+use ringfence::partition::{Offset, PartitionId};
 use ringfence::pipeline::{
     AckResult, AtRules, DeadLetter, Engine, MatchMode, Output, PipelineConfig, Sink, Token,
 };
@@ -73,16 +73,7 @@ fn index() -> Arc<Index> {
             let decoded =
                 zone_change::decode(Some(id.as_bytes()), Some(value.as_bytes()), &rules)
                     .expect("the zone is valid");
-            StagedChange {
-                zone_id: decoded.zone_id,
-                change: decoded.change,
-                position: RecordPosition::new(0, zone as i64),
-                commit_time: EventTime::clamped(0),
-                valid_from: EventTime::clamped(0),
-                expires_at: None,
-                bytes: value.len(),
-                record: None,
-            }
+            support::staged(decoded, zone, value.len())
         })
         .collect();
     let rules = BuildRules {
@@ -96,17 +87,10 @@ fn index() -> Arc<Index> {
 
 fn records() -> Vec<String> {
     let mut seeded = Seeded::new(3);
-    let record = |number: usize| {
-        let mut value = String::new();
-        support::event(
-            number,
-            EventTime::clamped(EVENT_TIME),
-            &mut seeded,
-            &mut value,
-        );
-        value
-    };
-    (0..BATCH * BATCHES).map(record).collect()
+    let time = EventTime::clamped(EVENT_TIME);
+    (0..BATCH * BATCHES)
+        .map(|number| support::event(number, time, &mut seeded))
+        .collect()
 }
 
 struct Bench {

@@ -31,7 +31,7 @@ pub(crate) struct Job {
     pub(crate) from: String,
     pub(crate) to: String,
     pub(crate) group: String,
-    /// Of a daemon; none of the other ways.
+    /// The topic that a daemon reads, or that is only written meanwhile; empty for the other ways.
     pub(crate) zones: String,
     pub(crate) events: usize,
 }

@@ -30,21 +30,21 @@ use ringfence::kafka::admin::Admin;
 use support::measure::{self, Cost, Row, Spread, Target};
 
 /// In the order of a round. What is compared stands close together, as the machine's speed drifts; the slowest way is the first,
-/// which finds the broker cold.
-const WAYS: [&str; 13] = [
-    PLAIN,
-    PASS_THROUGH_UNCOMPRESSED,
-    UNCOMPRESSED,
-    "latest",
-    "exactly-once",
-    "enriched",
-    "pass-through",
-    PASS_THROUGH_CHANGING,
-    DAEMON_CHANGING,
-    DAEMON,
-    DAEMON_REPLAYING,
-    "without-headers",
-    "one-header",
+/// which finds the broker cold. Each with its rounds: more where a row has a *must*.
+const WAYS: [(&str, usize); 13] = [
+    (PLAIN, ROUNDS_JUDGED),
+    (PASS_THROUGH_UNCOMPRESSED, ROUNDS),
+    (UNCOMPRESSED, ROUNDS),
+    ("latest", ROUNDS_JUDGED),
+    ("exactly-once", ROUNDS_JUDGED),
+    ("enriched", ROUNDS_JUDGED),
+    ("pass-through", ROUNDS_JUDGED),
+    (PASS_THROUGH_CHANGING, ROUNDS_JUDGED),
+    (DAEMON_CHANGING, ROUNDS_JUDGED),
+    (DAEMON, ROUNDS),
+    (DAEMON_REPLAYING, ROUNDS),
+    ("without-headers", ROUNDS),
+    ("one-header", ROUNDS),
 ];
 const DAEMON: &str = "daemon";
 /// Pass-through while as many zone changes are written as for [`DAEMON_CHANGING`]: the writer and what the broker does for it
@@ -57,19 +57,9 @@ const PASS_THROUGH_UNCOMPRESSED: &str = "pass-through-uncompressed";
 /// As many changes after the last event as there are zones: each has changed once.
 const REPLAYED_CHANGES: usize = SIDE * SIDE;
 /// Of eleven measurements the second and the last but one tell where the middle is (`measure::Spread`); of seventeen the fifth
-/// and the last but four, which stand closer together: for what has a *must*.
+/// and the last but four, which stand closer together.
 const ROUNDS: usize = 11;
 const ROUNDS_JUDGED: usize = 17;
-/// The ways of the rows that have one.
-const JUDGED: [&str; 7] = [
-    PLAIN,
-    "latest",
-    "exactly-once",
-    "enriched",
-    "pass-through",
-    PASS_THROUGH_CHANGING,
-    DAEMON_CHANGING,
-];
 /// The way that is a program of its own.
 const PLAIN: &str = "plain";
 /// What `RINGFENCE_BENCH_ONLY` may name beside the ways.
@@ -174,15 +164,19 @@ fn plain_build() -> std::path::PathBuf {
 }
 
 fn rounds(bootstrap: &str, run: u32) {
-    let ways = WAYS.map(|way| measure::is_wanted(way).then_some(way));
-    if ways.iter().all(Option::is_none) {
-        return;
-    }
-    let (events, rounds) = if measure::is_quick() {
+    let (events, at_most) = if measure::is_quick() {
         (20_000, 1)
     } else {
         (measure::events(), ROUNDS_JUDGED)
     };
+    let ways = WAYS.map(|(way, rounds)| {
+        let is_wanted = measure::is_wanted(way);
+        (way, if is_wanted { rounds.min(at_most) } else { 0 })
+    });
+    let rounds = ways.iter().map(|(_, rounds)| *rounds).max().unwrap_or(0);
+    if rounds == 0 {
+        return;
+    }
     let world = World::new(bootstrap, run, events, rounds);
     let mut costs: [Vec<Cost>; WAYS.len()] = Default::default();
     for round in 0..rounds {
@@ -193,10 +187,8 @@ fn rounds(bootstrap: &str, run: u32) {
             order.reverse();
         }
         for number in order {
-            let (Some(way), costs) = (ways[number], &mut costs[number]) else {
-                continue;
-            };
-            if round >= ROUNDS && !JUDGED.contains(&way) {
+            let (way, rounds) = ways[number];
+            if round >= rounds {
                 continue;
             }
             let each = world.drain(way, round);
@@ -205,7 +197,7 @@ fn rounds(bootstrap: &str, run: u32) {
                 measure::shown(each),
                 1.0 / each.wall
             ));
-            costs.push(each);
+            costs[number].push(each);
         }
     }
     world.delete();
@@ -240,14 +232,14 @@ impl World {
             zones: Vec::new(),
             changes: Changes::default(),
         };
-        let rounds = if measure::is_wanted(DAEMON_CHANGING) {
-            rounds
-        } else {
-            0
+        let of_rounds = |way| -> Vec<String> {
+            let rounds = if measure::is_wanted(way) { rounds } else { 0 };
+            (0..rounds)
+                .map(|round| world.zones_of(way, round))
+                .collect()
         };
-        let changing: Vec<_> = (0..rounds)
-            .map(|round| world.zones_of(DAEMON_CHANGING, round))
-            .collect();
+        let changing = of_rounds(DAEMON_CHANGING);
+        let unread = of_rounds(PASS_THROUGH_CHANGING);
         let steady = [DAEMON, DAEMON_REPLAYING].into_iter();
         let steady = steady.filter(|way| measure::is_wanted(way));
         let steady: Vec<_> = steady.map(|way| world.zones_of(way, 0)).collect();
@@ -255,6 +247,10 @@ impl World {
         for zones in &world.zones {
             daemon::fill(bootstrap, &world.admin, zones, SIDE);
         }
+        for zones in &unread {
+            daemon::create(&world.admin, zones);
+        }
+        world.zones.extend(unread);
         let fill = || topics::fill(bootstrap, &world.from, events);
         let bytes = if changing.is_empty() {
             fill()
@@ -295,26 +291,17 @@ impl World {
             zones: zones.clone(),
             events,
         };
-        if way == PASS_THROUGH_CHANGING {
-            daemon::create(admin, &zones);
-        }
         let cost = if matches!(way, DAEMON_CHANGING | PASS_THROUGH_CHANGING) {
             let mut changes = self.changes;
-            daemon::while_changing(
-                bootstrap,
-                std::slice::from_ref(&zones),
-                &mut changes,
-                || in_child(way, job).cost,
-            )
+            daemon::while_changing(bootstrap, &[zones], &mut changes, || {
+                in_child(way, job).cost
+            })
         } else {
             in_child(way, job).cost
         };
         let written = topics::count(bootstrap, admin, &to);
         assert_eq!(written, events, "{way} wrote each event once");
         topics::delete(admin, &to);
-        if way == PASS_THROUGH_CHANGING {
-            topics::delete(admin, &zones);
-        }
         cost.per(events)
     }
 

@@ -119,10 +119,9 @@ fn take_receipts(writer: &TopicWriter) {
 /// Writes events of ten thousand vehicles at uniform places, each of the instant at which it is written; gives the bytes of
 /// their values.
 pub(crate) fn fill(bootstrap: &str, topic: &str, events: usize) -> usize {
-    let mut places = Seeded::new(3);
+    let mut seeded = Seeded::new(3);
     let record = |number: usize| {
-        let mut value = String::new();
-        support::event(number, Clock::wall(), &mut places, &mut value);
+        let value = support::event(number, Clock::wall(), &mut seeded);
         (support::vehicle(number), value)
     };
     write(bootstrap, topic, (0..events).map(record))

@@ -143,12 +143,11 @@ fn write_files(folder: &Path, world: &World) -> io::Result<()> {
     }
     changes.flush()?;
     let mut events = create(folder, "events.ndjson")?;
-    let mut places = Seeded::new(3);
+    let mut seeded = Seeded::new(3);
     for number in 0..world.events {
         let time = world.start + number * 1_000 / world.events_per_second;
         let time = EventTime::clamped(time as i64);
-        support::event(number, time, &mut places, &mut line);
-        writeln!(events, "{line}")?;
+        writeln!(events, "{}", support::event(number, time, &mut seeded))?;
     }
     events.flush()?;
     measure::say(&format!(

@@ -165,10 +165,9 @@ pub fn feature_of(number: usize, ring: &[Position], out: &mut String) {
 
 /// Event `number` of ten thousand vehicles at uniform places of the square, as a record's value of about 310 bytes; its key is
 /// `vehicle`'s. Values differ from record to record and have as many digits and letters as they come to have: what reads them
-/// cannot know from one where the values of the next one end, and lz4 packs them about as much as real telemetry
+/// cannot know from one where the values of the next one end, and lz4 packs them somewhat less than real telemetry
 /// (benches/README.md).
-pub fn event(number: usize, time: EventTime, seeded: &mut Seeded, out: &mut String) {
-    out.clear();
+pub fn event(number: usize, time: EventTime, seeded: &mut Seeded) -> String {
     // As most encoders write them: no zeros behind.
     let mut decimal = |end: u64, scale: f64| seeded.below(end) as f64 / scale;
     let (lat, lon) = (decimal(1_000_000_000, 1e9), decimal(1_000_000_000, 1e9));
@@ -195,8 +194,7 @@ pub fn event(number: usize, time: EventTime, seeded: &mut Seeded, out: &mut Stri
         "MANY_SEATS_AVAILABLE",
         "STANDING_ROOM_ONLY",
     ]);
-    write!(
-        out,
+    format!(
         concat!(
             r#"{{"id":"{}","ts":{},"lat":{},"lon":{},"#,
             r#""speed_kmh":{},"heading":{},"accuracy_m":{},"odometer_m":{},"engine":"{}","#,
@@ -220,7 +218,6 @@ pub fn event(number: usize, time: EventTime, seeded: &mut Seeded, out: &mut Stri
         occupancy,
         number
     )
-    .expect("a string takes everything");
 }
 
 /// The vehicle that event `number` comes from.

@@ -21,10 +21,8 @@ pub const RECORDS: usize = 1_024;
 pub fn records() -> Vec<String> {
     let mut seeded = Seeded::new(7);
     let record = |number: usize| {
-        let mut value = String::new();
         let time = EventTime::clamped(1_700_000_000_123 + number as i64);
-        super::event(number, time, &mut seeded, &mut value);
-        value
+        super::event(number, time, &mut seeded)
     };
     (0..RECORDS).map(record).collect()
 }
