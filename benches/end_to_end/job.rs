@@ -16,6 +16,10 @@ pub(crate) const PER_EDGE: usize = 16;
 /// `delivery.commit_ms`, of all ways.
 pub(crate) const COMMIT_EVERY: Duration = Duration::from_millis(100);
 
+/// The ways that are a program of their own. The second one writes what ours writes, headers too.
+pub(crate) const PLAIN: &str = "plain";
+pub(crate) const PLAIN_WITH_HEADERS: &str = "plain-with-headers";
+
 /// The variable that names properties of the clients, see [`Job::settings`].
 pub(crate) const SET: &str = "RINGFENCE_BENCH_SET";
 

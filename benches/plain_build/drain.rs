@@ -1,13 +1,16 @@
 //! What a user would write with the usual crates, in good faith: rdkafka's `StreamConsumer` and `FutureProducer` on tokio,
 //! `serde_json::Value`, rstar and geo; offsets stored once the output is acknowledged. It knows nothing of event time,
-//! late changes, rejections or rebalances. The client settings are ours, so that only the code differs.
+//! late changes, rejections or rebalances, so of the headers it can say only what they say where all is well. The client settings are ours, so that only the code differs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use ringfence::clock::Clock;
+use ringfence::codec::headers::{AS_OF, AT, SOURCE};
 use ringfence::kafka::client::CommitBy;
 use ringfence::pipeline::Limits;
 use serde_json::Value;
@@ -18,7 +21,7 @@ use crate::support::measure::Cost;
 use crate::support::plain::Geo;
 use crate::watch::{self, Done};
 
-pub(crate) fn drain(job: &Job) -> Cost {
+pub(crate) fn drain(job: &Job, with_headers: bool) -> Cost {
     let zones = Geo::new(support::polygons(SIDE, PER_EDGE));
     let ids: Vec<String> = (0..SIDE * SIDE).map(support::zone_id).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -26,7 +29,8 @@ pub(crate) fn drain(job: &Job) -> Cost {
         .build()
         .expect("a runtime");
     std::thread::scope(|scope| {
-        let enriching = scope.spawn(|| runtime.block_on(enrich_all(job, &zones, &ids)));
+        let enriching =
+            scope.spawn(|| runtime.block_on(enrich_all(job, &zones, &ids, with_headers)));
         let cost = watch::cost_of_outputs(job, Done::Written, || ());
         enriching.join().expect("all is enriched");
         cost
@@ -34,7 +38,7 @@ pub(crate) fn drain(job: &Job) -> Cost {
 }
 
 /// Adds the zones of its position to an event.
-fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<Vec<u8>> {
+fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<(Vec<u8>, i64)> {
     let mut event: Value = serde_json::from_slice(value).ok()?;
     let (lat, lon) = (event.get("lat")?.as_f64()?, event.get("lon")?.as_f64()?);
     let mut found: Vec<&str> = zones
@@ -43,11 +47,13 @@ fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<Vec<u8>> {
         .collect();
     found.sort_unstable();
     event["zones"] = found.into();
-    serde_json::to_vec(&event).ok()
+    let at = event.get("ts")?.as_i64()?;
+    Some((serde_json::to_vec(&event).ok()?, at))
 }
 
 /// Until the last one is acknowledged.
-async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) {
+async fn enrich_all(job: &Job, zones: &Geo, ids: &[String], with_headers: bool) {
+    let as_of = Clock::wall().millis().to_string();
     let limits = Limits::default();
     let kafka = job.settings();
     let mut settings = kafka.telemetry_consumer(CommitBy::Interval(COMMIT_EVERY));
@@ -62,11 +68,21 @@ async fn enrich_all(job: &Job, zones: &Geo, ids: &[String]) {
     for _ in 0..job.events {
         let message = consumer.recv().await.expect("a message");
         let value = message.payload().expect("a value");
-        let enriched = enrich(value, zones, ids).expect("the event is valid");
+        let (enriched, at) = enrich(value, zones, ids).expect("the event is valid");
         let mut record = FutureRecord::to(&job.to)
             .partition(message.partition())
             .payload(&enriched)
             .key(message.key().unwrap_or_default());
+        if with_headers {
+            let source = format!("{}:{}", message.partition(), message.offset());
+            let headers = [(AT, &at.to_string()), (AS_OF, &as_of), (SOURCE, &source)];
+            let mut list = OwnedHeaders::new_with_capacity(headers.len());
+            for (key, value) in headers {
+                let value = Some(value);
+                list = list.insert(Header { key, value });
+            }
+            record = record.headers(list);
+        }
         record.timestamp = message.timestamp().to_millis();
         let sent = producer
             .send_result(record)

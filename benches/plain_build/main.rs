@@ -23,9 +23,9 @@ mod watch;
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.split_first() {
-        Some((_, rest)) if let Some(job) = job::Job::from_arguments(rest) => {
+        Some((way, rest)) if let Some(job) = job::Job::from_arguments(rest) => {
             job::end_by_panic();
-            job::tell(drain::drain(&job));
+            job::tell(drain::drain(&job, way == job::PLAIN_WITH_HEADERS));
         }
         _ => support::measure::say("plain_build: skipped, `end_to_end` starts it"),
     }

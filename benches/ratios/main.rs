@@ -21,6 +21,7 @@ mod curves;
 mod data;
 mod lookup;
 mod million;
+mod packing;
 mod plot;
 mod promotion;
 mod real;
@@ -42,13 +43,14 @@ fn main() -> Result<(), String> {
     if measure::is_wanted("million") {
         million();
     }
-    let parts: [(&str, fn()); 7] = [
+    let parts: [(&str, fn()); 8] = [
         ("lookup", lookup::baselines),
         ("real", real::report),
         ("rebuild", promotion::rebuild),
         ("changing", changing::changes_per_second),
         ("latency", changing::batch_latency),
         ("codec", codec::round_trip),
+        ("packing", packing::report),
         ("correct", correct::memberships),
     ];
     for (part, report) in parts {

@@ -131,6 +131,11 @@ impl Lists {
         drop(self.one.give_back(partition, opaque, left));
     }
 
+    fn forget_lent(&mut self) {
+        self.several.forget_lent();
+        self.one.forget_lent();
+    }
+
     fn not_sent(&mut self, partition: PartitionId, opaque: usize) {
         self.several.not_sent(partition, opaque);
         self.one.not_sent(partition, opaque);
@@ -263,6 +268,12 @@ impl Outbox {
     /// Gives up what waits for the next transaction.
     pub(super) fn abort_next(&mut self) {
         self.next.abort();
+    }
+
+    /// A transaction was aborted, and every acknowledgement of it taken, in whatever order they came.
+    pub(super) fn aborted(&mut self) {
+        debug_assert!(self.unacknowledged == 0, "each is reported");
+        self.way.lists.forget_lent();
     }
 
     /// Takes the reports at hand from the client, which waits for that at an abort.
@@ -594,6 +605,9 @@ mod tests {
         for (opaque, _) in come_back(&mut lists) {
             lists.not_sent(PARTITION, opaque);
         }
+        // Nor is what an abort reports out of order.
+        drop(come_back(&mut lists));
+        lists.forget_lent();
         come_back(&mut lists);
     }
 }

@@ -17,7 +17,8 @@ use crate::partition::PartitionId;
 const FREE_MAX: usize = 8_192;
 /// Shapes at a time: one for each length that offsets have.
 const SHAPES_MAX: usize = 8;
-/// Lists of one partition that records have, at most. The pipeline has fewer in flight; beyond it some were lost track of.
+/// Lists of one partition that records have, at most: beyond it those that have one now get no other use. (No fewer than
+/// `limits.in_flight_max` as it comes; where that is set higher, lists are used again less often.)
 const LENT_MAX: usize = 1 << 17;
 
 /// The lists of one producer: of `COUNT` headers, whose names are always the same.
@@ -26,7 +27,8 @@ pub struct HeaderLists<const COUNT: usize> {
     /// By the lengths of their values.
     free: Vec<(Lengths<COUNT>, Vec<List<COUNT>>)>,
     free_count: usize,
-    /// Those that records have, by partition, in the order in which they were sent, which is that of the reports.
+    /// Those that records have, by partition, in the order in which they were sent, which is that of the reports: but for
+    /// those of a transaction that is aborted ([`Self::forget_lent`]).
     lent: Vec<VecDeque<Lent<COUNT>>>,
 }
 
@@ -135,6 +137,14 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
     pub fn not_sent(&mut self, partition: PartitionId, opaque: usize) {
         if let Some(lent) = self.known_in(partition) {
             lent.pop_back_if(|last| last.opaque == opaque);
+        }
+    }
+
+    /// Every record has been reported: of what is still known as lent the report came before that of an earlier record. (At an
+    /// abort the client gives up what waits in it before what is under way.) It would stand before what is lent next.
+    pub fn forget_lent(&mut self) {
+        for of_partition in &mut self.lent {
+            of_partition.clear();
         }
     }
 
@@ -285,6 +295,22 @@ mod tests {
     }
 
     #[test]
+    fn records_reported_out_of_order_are_in_no_ones_way_once_they_are_forgotten() {
+        let mut lists = HeaderLists::new(NAMES);
+        let lend = |lists: &mut HeaderLists<2>, opaque| lists.lend(ANY, opaque, [b"x", b"y"]);
+        let [first, second] = [1, 2].map(|opaque| lend(&mut lists, opaque));
+        for (opaque, headers) in [(2, second), (1, first)] {
+            drop(lists.give_back(ANY, opaque, Some(headers)));
+        }
+        // The first one's came back; the second one's is freed, and nothing behind it would be known again.
+        assert_eq!((lists.free_count, lists.lent[0].len()), (1, 1));
+        lists.forget_lent();
+        let next = lend(&mut lists, 3);
+        assert!(lists.give_back(ANY, 3, Some(next)).is_none());
+        assert_eq!((lists.free_count, lists.lent[0].len()), (1, 0));
+    }
+
+    #[test]
     fn what_is_kept_is_bounded_and_a_new_shape_takes_the_place_of_an_old_one() {
         let mut lists = HeaderLists::new(NAMES);
         let mut round = |value: &[u8], count: usize| {
@@ -326,11 +352,14 @@ mod tests {
 
         #[test]
         fn each_record_has_its_own_values_whatever_comes_back_when(
-            steps in prop::collection::vec((0..3_i32, 0..4_usize, any::<u16>(), 0..3_usize), 1..200),
+            steps in prop::collection::vec(
+                (0..3_i32, 0..4_usize, any::<u16>(), 0..3_usize, prop::bool::weighted(0.05)),
+                1..200,
+            ),
         ) {
             let mut lists = HeaderLists::new(NAMES);
             let mut under_way: [VecDeque<UnderWay>; 3] = Default::default();
-            for (opaque, (partition, back, number, len)) in steps.into_iter().enumerate() {
+            for (opaque, (partition, back, number, len, is_aborted)) in steps.into_iter().enumerate() {
                 let wanted = [vec![b'x'; len], number.to_string().into_bytes()];
                 let headers = lists.lend(PartitionId(partition), opaque, [&wanted[0], &wanted[1]]);
                 under_way[partition as usize].push_back((opaque, headers, wanted));
@@ -343,6 +372,14 @@ mod tests {
                             lists.give_back(PartitionId(of as i32), opaque, Some(headers));
                         }
                     }
+                }
+                if is_aborted {
+                    for (of, records) in under_way.iter_mut().enumerate() {
+                        for (opaque, headers, _) in records.drain(..).rev() {
+                            lists.give_back(PartitionId(of as i32), opaque, Some(headers));
+                        }
+                    }
+                    lists.forget_lent();
                 }
             }
         }

@@ -41,7 +41,7 @@ where
                 self.take_ack(token, result);
             }
         }
-        debug_assert!(self.outbox.unacknowledged() == 0, "each is reported");
+        self.outbox.aborted();
         let undelivered = self.undelivered();
         let transactions = self.open();
         transactions.broken = None;

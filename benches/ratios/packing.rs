@@ -1,0 +1,167 @@
+//! How well records pack: the benchmark's events beside real telemetry. What compression costs every way end to end depends on it.
+
+use std::path::Path;
+
+use lz4_flex::frame::{BlockSize, FrameEncoder, FrameInfo};
+use ringfence::time::EventTime;
+use serde_json::{Map, Value};
+use std::io::Write as _;
+
+use crate::data;
+use crate::support::measure::{self, Row, Spread, Target};
+use crate::support::{Seeded, event, vehicle};
+
+/// Records of a frame, of one partition: a part of a producer's batch.
+const FRAME: usize = 200;
+/// As the benchmark's topics.
+const PARTITIONS: usize = 8;
+const RECORDS: usize = 200_000;
+
+/// A telemetry file whose rows are records of about that shape: its columns by number, with the name of their field.
+struct Real {
+    what: &'static str,
+    file: &'static str,
+    vehicle: usize,
+    time: usize,
+    columns: &'static [(usize, &'static str)],
+}
+
+const BUSES: Real = Real {
+    what: "buses",
+    file: "austin-bus-capmetro.csv.gz",
+    vehicle: 0,
+    time: 1,
+    columns: &[
+        (0, "id"),
+        (1, "ts"),
+        (5, "lat"),
+        (6, "lon"),
+        (2, "speed"),
+        (3, "route"),
+        (4, "trip"),
+        (7, "headsign"),
+    ],
+};
+
+/// Of each partition its records, in the order of time.
+#[derive(Default)]
+struct Partitions([Vec<String>; PARTITIONS]);
+
+/// What records take, on average.
+struct Packed {
+    raw: f64,
+    packed: f64,
+}
+
+impl Partitions {
+    fn packed(&self) -> Packed {
+        let (mut count, mut raw, mut packed) = (0, 0, 0);
+        for frame in self
+            .0
+            .iter()
+            .flat_map(|records| records.chunks_exact(FRAME))
+        {
+            let mut info = FrameInfo::new();
+            // As librdkafka's: blocks of their own, of 64 KB.
+            info.block_size = BlockSize::Max64KB;
+            let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+            for record in frame {
+                encoder
+                    .write_all(record.as_bytes())
+                    .expect("memory takes everything");
+                raw += record.len();
+            }
+            packed += encoder.finish().expect("memory takes everything").len();
+            count += frame.len();
+        }
+        Packed {
+            raw: raw as f64 / count as f64,
+            packed: packed as f64 / count as f64,
+        }
+    }
+}
+
+impl Packed {
+    fn ratio(&self) -> f64 {
+        self.raw / self.packed
+    }
+
+    fn shown(&self, what: &str) -> String {
+        format!(
+            "{what}: {:.0} B to {:.0} B, 1 ÷ {:.2}",
+            self.raw,
+            self.packed,
+            self.ratio()
+        )
+    }
+}
+
+/// The benchmark's events beside a file of real telemetry, where there is one.
+pub(crate) fn report() {
+    let Some(folder) = data::folder() else {
+        measure::say("  packing: skipped, no real data at $RINGFENCE_DATA or ../shared/data");
+        return;
+    };
+    let ours = events().packed();
+    let real = BUSES.read(&folder).packed();
+    Row {
+        what: "lz4 packs the benchmark's events ÷ real telemetry",
+        ours: ours.shown("events"),
+        baseline: real.shown(BUSES.what),
+        value: Spread::once(ours.ratio() / real.ratio()),
+        target: Target::None,
+    }
+    .report();
+}
+
+fn events() -> Partitions {
+    let mut seeded = Seeded::new(7);
+    let mut partitions = Partitions::default();
+    for number in 0..RECORDS {
+        // Some 50 a millisecond are written.
+        let time = EventTime::clamped(1_700_000_000_123 + number as i64 / 50);
+        let place = partition_of(&vehicle(number));
+        partitions.0[place].push(event(number, time, &mut seeded));
+    }
+    partitions
+}
+
+/// Any spreading of vehicles will do.
+fn partition_of(vehicle: &str) -> usize {
+    vehicle.bytes().fold(7, |hash: usize, byte| {
+        hash.wrapping_mul(31).wrapping_add(byte.into())
+    }) % PARTITIONS
+}
+
+impl Real {
+    fn read(&self, folder: &Path) -> Partitions {
+        let mut records: Vec<(i64, usize, String)> = data::rows(&folder.join(self.file))
+            .map(|row| {
+                let time: jiff::Timestamp =
+                    row[self.time].parse().expect("an instant with an offset");
+                let time = time.as_millisecond();
+                let field = |(column, name): &(usize, &str)| {
+                    let text = row[*column].as_str();
+                    let value = match *name {
+                        "ts" => time.into(),
+                        "lat" | "lon" | "speed" => serde_json::from_str(text).expect("a number"),
+                        _ => Value::from(text),
+                    };
+                    ((*name).to_owned(), value)
+                };
+                let object: Map<String, Value> = self.columns.iter().map(field).collect();
+                (
+                    time,
+                    partition_of(&row[self.vehicle]),
+                    Value::from(object).to_string(),
+                )
+            })
+            .collect();
+        records.sort_by_key(|(time, ..)| *time);
+        let mut partitions = Partitions::default();
+        for (_, place, record) in records {
+            partitions.0[place].push(record);
+        }
+        partitions
+    }
+}
