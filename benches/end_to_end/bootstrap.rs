@@ -1,13 +1,16 @@
-//! From a zones topic of a million zones to a daemon that is ready: the daemon itself, as `ringfence run` starts it.
+//! From a zones topic of a million zones to a daemon that is ready, and then enriches: the daemon itself, as `ringfence run`
+//! starts it.
 
 use std::time::Duration;
 
 use crate::daemon::{self, Daemon};
 use crate::job::Job;
 use crate::support::measure::{self, Cost, Row, Spread, Target};
-use crate::{in_child, topics};
+use crate::{in_child, topics, watch};
 
-const PEAK: &str = "memory of that bootstrap";
+const PEAK: &str = "memory of that bootstrap, and of enriching 200 k events by it";
+/// Enriched once the daemon is ready: a million zones are there to be asked.
+const EVENTS: usize = 200_000;
 
 /// In the child: how long the daemon takes until it is ready.
 pub(crate) fn to_ready(job: &Job) -> Cost {
@@ -21,7 +24,12 @@ pub(crate) fn to_ready(job: &Job) -> Cost {
         }
         daemon
     });
+    topics::fill(&job.bootstrap, &telemetry, job.events);
+    let admin = topics::admin(&job.bootstrap);
+    watch::until_written(&admin, &enriched, job.events, || daemon.assert_goes_on());
     daemon.stop();
+    let enriched = topics::count(&job.bootstrap, &admin, &enriched);
+    assert_eq!(enriched, job.events, "each event was enriched once");
     cost
 }
 
@@ -53,7 +61,7 @@ pub(crate) fn report(bootstrap: &str, run: u32) {
         to: to.clone(),
         group: to,
         zones: zones.clone(),
-        events: 0,
+        events: EVENTS,
     };
     let told = in_child("bootstrap", job);
     for topic in others.iter().chain([&zones]) {

@@ -30,13 +30,13 @@ use ringfence::codec::headers::HeaderForm;
 use ringfence::kafka::admin::Admin;
 use support::measure::{self, Cost, Row, Spread, Target};
 
-/// In the order of a round: what is compared stands close together, as the machine's speed drifts, and those that a row with a
-/// *must* compares closest. The first one finds the broker cold.
+/// In the order of a round: what is compared stands near each other, as the machine's speed drifts. Every other round goes the
+/// other way round.
 const WAYS: [&str; 14] = [
     PASS_THROUGH_UNCOMPRESSED,
     UNCOMPRESSED,
-    ONE_HEADER,
     PLAIN,
+    ONE_HEADER,
     WITHOUT_HEADERS,
     EXACTLY_ONCE,
     LATEST,
@@ -64,8 +64,7 @@ const UNCOMPRESSED: &str = "uncompressed";
 const PASS_THROUGH_UNCOMPRESSED: &str = "pass-through-uncompressed";
 /// As many changes after the last event as there are zones: each has changed once.
 const REPLAYED_CHANGES: usize = SIDE * SIDE;
-/// Of seventeen measurements the fifth and the last but four tell where the middle is (`measure::Spread`); of eleven the second
-/// and the last but one, which stand further apart.
+/// Of seventeen measurements the fifth and the last but four tell where the middle is (`measure::Spread`).
 const ROUNDS: usize = 17;
 /// What `RINGFENCE_BENCH_ONLY` may name beside the ways.
 const BOOTSTRAP: &str = "bootstrap";
@@ -359,7 +358,8 @@ fn report(costs: &Costs) {
             ratio: DEARER,
             target: Target::AtMost(1.6, 1.25),
         },
-        // Both write the same, so with headers or without: a baseline that writes less than ours does less.
+        // DESIGN 12 does not say whether the plain build adds the headers that ours adds. Where it does not, it has less to build,
+        // to pack and to send: so all three readings stand here, each with the same target.
         Comparison {
             what: "CPU per event: plain build ÷ ours, 10 k zones, both with headers",
             ours: ENRICHED,
@@ -379,7 +379,7 @@ fn report(costs: &Costs) {
             ours: ENRICHED,
             baseline: PLAIN,
             ratio: CHEAPER,
-            target: Target::None,
+            target: Target::AtLeast(4.0, 6.0),
         },
         Comparison {
             what: "throughput: ours ÷ plain build, 10 k zones, both with headers",

@@ -81,6 +81,15 @@ pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost
     }
 }
 
+/// Waits until so many outputs are written, and not for what they cost.
+pub(crate) fn until_written(admin: &Admin, topic: &str, count: usize, goes_on: impl Fn()) {
+    let partitions = admin.existing(topic).expect("the topic was made").ids();
+    while written(admin, topic, &partitions).is_none_or(|written| written < count) {
+        goes_on();
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
 fn written(admin: &Admin, topic: &str, partitions: &[PartitionId]) -> Option<usize> {
     let ends = admin.offsets(topic, partitions, End::Log).ok()?;
     Some(ends.iter().map(|(_, range)| range.to.0 as usize).sum())

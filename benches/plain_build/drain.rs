@@ -1,6 +1,8 @@
-//! What a user would write with the usual crates, in good faith: rdkafka's `StreamConsumer` and `FutureProducer` on tokio,
-//! `serde_json::Value`, rstar and geo; offsets stored once the output is acknowledged. It knows nothing of event time,
-//! late changes, rejections or rebalances, so of the headers it can say only what they say where all is well. The client settings are ours, so that only the code differs.
+//! What a user would write with the usual crates, in good faith: rdkafka's `StreamConsumer` and `FutureProducer` on tokio, one
+//! task, `serde_json::Value`, rstar and geo; offsets stored once the output is acknowledged. It knows nothing of event time,
+//! late changes, rejections or rebalances; its headers, where it adds some, say what ours say of an event without a flag. The
+//! client settings are ours; but it has the client time its linger, as everybody does, where ours has a thread for it
+//! (`kafka::linger`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,8 +39,14 @@ pub(crate) fn drain(job: &Job, with_headers: bool) -> Cost {
     })
 }
 
-/// Adds the zones of its position to an event.
-fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<(Vec<u8>, i64)> {
+/// An event with the zones of its position added.
+struct Enriched {
+    value: Vec<u8>,
+    /// Its time.
+    at: i64,
+}
+
+fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<Enriched> {
     let mut event: Value = serde_json::from_slice(value).ok()?;
     let (lat, lon) = (event.get("lat")?.as_f64()?, event.get("lon")?.as_f64()?);
     let mut found: Vec<&str> = zones
@@ -48,7 +56,8 @@ fn enrich(value: &[u8], zones: &Geo, ids: &[String]) -> Option<(Vec<u8>, i64)> {
     found.sort_unstable();
     event["zones"] = found.into();
     let at = event.get("ts")?.as_i64()?;
-    Some((serde_json::to_vec(&event).ok()?, at))
+    let value = serde_json::to_vec(&event).ok()?;
+    Some(Enriched { value, at })
 }
 
 /// Until the last one is acknowledged.
@@ -68,10 +77,10 @@ async fn enrich_all(job: &Job, zones: &Geo, ids: &[String], with_headers: bool) 
     for _ in 0..job.events {
         let message = consumer.recv().await.expect("a message");
         let value = message.payload().expect("a value");
-        let (enriched, at) = enrich(value, zones, ids).expect("the event is valid");
+        let Enriched { value, at } = enrich(value, zones, ids).expect("the event is valid");
         let mut record = FutureRecord::to(&job.to)
             .partition(message.partition())
-            .payload(&enriched)
+            .payload(&value)
             .key(message.key().unwrap_or_default());
         if with_headers {
             let source = format!("{}:{}", message.partition(), message.offset());

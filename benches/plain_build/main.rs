@@ -25,7 +25,12 @@ fn main() {
     match arguments.split_first() {
         Some((way, rest)) if let Some(job) = job::Job::from_arguments(rest) => {
             job::end_by_panic();
-            job::tell(drain::drain(&job, way == job::PLAIN_WITH_HEADERS));
+            let with_headers = match way.as_str() {
+                job::PLAIN => false,
+                job::PLAIN_WITH_HEADERS => true,
+                other => panic!("unknown way `{other}`"),
+            };
+            job::tell(drain::drain(&job, with_headers));
         }
         _ => support::measure::say("plain_build: skipped, `end_to_end` starts it"),
     }

@@ -165,9 +165,9 @@ pub fn feature_of(number: usize, ring: &[Position], out: &mut String) {
 
 /// Event `number` of ten thousand vehicles at uniform places of the square, as a record's value of about 300 bytes; its key is
 /// [`vehicle`]'s. Values have as many digits and letters as they come to have: what reads them cannot know from one where those of
-/// the next one end. As in the bus file of the real data, positions have six decimals at most, speeds are whole numbers, three of
-/// ten vehicles stand, and what is a vehicle's own stays the same; lz4 packs them less than that file's records all the same
-/// (`ratios` measures it: `packing`).
+/// the next one end. As in the bus file of the real data, positions have six decimals at most, speeds are whole numbers, and zero in
+/// three of ten events; route, trip, driver and odometer are the vehicle's. The rest is drawn anew for each event, and a vehicle
+/// comes back after 10,000: too late for lz4 to know it, whose blocks have 200 records. In the bus file, of 490 buses, they do.
 pub fn event(number: usize, time: EventTime, seeded: &mut Seeded) -> String {
     let own = Own::of(vehicle_number(number));
     let mut decimal = |end: u64, scale: f64| seeded.below(end) as f64 / scale;

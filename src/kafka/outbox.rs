@@ -270,12 +270,6 @@ impl Outbox {
         self.next.abort();
     }
 
-    /// A transaction was aborted, and every acknowledgement of it taken, in whatever order they came.
-    pub(super) fn aborted(&mut self) {
-        debug_assert!(self.unacknowledged == 0, "each is reported");
-        self.way.lists.forget_lent();
-    }
-
     /// Takes the reports at hand from the client, which waits for that at an abort.
     pub(super) fn serve(&mut self) {
         self.way.producer.serve();
@@ -293,7 +287,7 @@ impl Outbox {
     /// The next acknowledgement at hand.
     pub fn ack(&mut self) -> Option<Ack> {
         if let Some(ack) = self.own_acks.pop_front() {
-            self.unacknowledged = self.unacknowledged.saturating_sub(1);
+            self.acknowledged();
             return Some(ack);
         }
         if self.taken.is_empty() {
@@ -308,11 +302,18 @@ impl Outbox {
         } = self.taken.pop_front()?;
         let opaque = ack.0.into_raw();
         self.way.lists.give_back(partition, opaque, headers);
-        self.unacknowledged = self.unacknowledged.saturating_sub(1);
+        self.acknowledged();
         if self.opening > 0 {
             self.open_lane(ack);
         }
         Some(ack)
+    }
+
+    fn acknowledged(&mut self) {
+        self.unacknowledged = self.unacknowledged.saturating_sub(1);
+        if self.sending == SendMode::Transactions && self.unacknowledged == 0 {
+            self.way.lists.forget_lent();
+        }
     }
 
     /// Whatever the answer to a lane's first record is, the broker has given it: the others follow.
@@ -605,9 +606,31 @@ mod tests {
         for (opaque, _) in come_back(&mut lists) {
             lists.not_sent(PARTITION, opaque);
         }
-        // Nor is what an abort reports out of order.
-        drop(come_back(&mut lists));
-        lists.forget_lent();
         come_back(&mut lists);
+    }
+
+    #[test]
+    fn what_an_abort_reports_out_of_order_is_in_no_later_records_way() {
+        const PARTITION: PartitionId = PartitionId(0);
+        let mut config = ClientConfig::new();
+        config.set("transactional.id", "t");
+        let mut outbox = Outbox::new(&config, "enriched", None).unwrap();
+        let lend = |outbox: &mut Outbox, number| {
+            outbox.unacknowledged += 1;
+            let values = UsualValues::One([b"at=1;as-of=2;source=0:3"]);
+            Reported {
+                ack: (Token::from_raw(number), AckResult::Delivered),
+                partition: PARTITION,
+                headers: Some(outbox.way.lists.lend(PARTITION, number, values)),
+            }
+        };
+        let [first, second] = [1, 2].map(|number| lend(&mut outbox, number));
+        for reported in [second, first] {
+            outbox.acks.lock().push_back(reported);
+            assert!(outbox.ack().is_some());
+        }
+        let next = lend(&mut outbox, 3);
+        let left = outbox.way.lists.one.give_back(PARTITION, 3, next.headers);
+        assert!(left.is_none(), "it is kept for another record");
     }
 }

@@ -17,9 +17,11 @@ use crate::partition::PartitionId;
 const FREE_MAX: usize = 8_192;
 /// Shapes at a time: one for each length that offsets have.
 const SHAPES_MAX: usize = 8;
-/// Lists of one partition that records have, at most: beyond it those that have one now get no other use. (No fewer than
-/// `limits.in_flight_max` as it comes; where that is set higher, lists are used again less often.)
+/// Lists of one partition that records have, at most: beyond it those that have one now get no other use. (More than
+/// `delivery.in_flight_max` as it comes; where that is set higher, lists are used again less often.)
 const LENT_MAX: usize = 1 << 17;
+/// What is known of so many may stay allocated for a partition that has none.
+const LENT_KEPT: usize = 1 << 10;
 
 /// The lists of one producer: of `COUNT` headers, whose names are always the same.
 pub struct HeaderLists<const COUNT: usize> {
@@ -27,8 +29,8 @@ pub struct HeaderLists<const COUNT: usize> {
     /// By the lengths of their values.
     free: Vec<(Lengths<COUNT>, Vec<List<COUNT>>)>,
     free_count: usize,
-    /// Those that records have, by partition, in the order in which they were sent, which is that of the reports: but for
-    /// those of a transaction that is aborted ([`Self::forget_lent`]).
+    /// Those that records have, by partition, in the order in which they were sent. That is the order of the reports (`acks=all`,
+    /// idempotent, gapless), but where a transaction is aborted ([`Self::forget_lent`]).
     lent: Vec<VecDeque<Lent<COUNT>>>,
 }
 
@@ -65,7 +67,8 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
         }
     }
 
-    /// A list of these values for the record with this opaque, which no other record under way in the partition has.
+    /// A list of these values for the record with this opaque, which no other record of the partition has had since all that was
+    /// lent was last forgotten: by it and by where it stands a list is known again.
     pub fn lend(
         &mut self,
         partition: PartitionId,
@@ -117,11 +120,15 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
         opaque: usize,
         headers: Option<Headers>,
     ) -> Option<Headers> {
-        let of_partition = self.known_in(partition);
-        let Some(lent) = of_partition.and_then(|lent| lent.pop_front_if(|of| of.opaque == opaque))
-        else {
+        let Some(of_partition) = self.known_in(partition) else {
             return headers;
         };
+        let Some(lent) = of_partition.pop_front_if(|of| of.opaque == opaque) else {
+            return headers;
+        };
+        if of_partition.is_empty() {
+            of_partition.shrink_to(LENT_KEPT);
+        }
         // The record's own, so the very list: as long as it lives there is no other one at its place.
         match headers {
             Some(headers) if headers.identity() == lent.identity => {
@@ -140,12 +147,10 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
         }
     }
 
-    /// Every record has been reported: of what is still known as lent the report came before that of an earlier record. (At an
-    /// abort the client gives up what waits in it before what is under way.) It would stand before what is lent next.
+    /// To be called once every record has been reported. What is known as lent even then was reported before an earlier record,
+    /// as an abort does (the client gives up what waits in it before what is under way), and would stand before what is lent next.
     pub fn forget_lent(&mut self) {
-        for of_partition in &mut self.lent {
-            of_partition.clear();
-        }
+        self.lent.clear();
     }
 
     fn keep(&mut self, lengths: Lengths<COUNT>, list: List<COUNT>) {
@@ -304,9 +309,11 @@ mod tests {
         }
         // The first one's came back; the second one's is freed, and nothing behind it would be known again.
         assert_eq!((lists.free_count, lists.lent[0].len()), (1, 1));
+        let behind = lend(&mut lists, 3);
+        assert!(lists.give_back(ANY, 3, Some(behind)).is_some());
         lists.forget_lent();
-        let next = lend(&mut lists, 3);
-        assert!(lists.give_back(ANY, 3, Some(next)).is_none());
+        let next = lend(&mut lists, 4);
+        assert!(lists.give_back(ANY, 4, Some(next)).is_none());
         assert_eq!((lists.free_count, lists.lent[0].len()), (1, 0));
     }
 
@@ -320,6 +327,7 @@ mod tests {
             for (opaque, headers) in lent.into_iter().enumerate() {
                 lists.give_back(ANY, opaque, Some(headers));
             }
+            assert!(lists.lent[0].capacity() <= 2 * LENT_KEPT, "none is lent");
             let of_shape = lists.free.iter().find(|(of, _)| of[1] == value.len() as u8);
             (
                 lists.free_count,

@@ -41,7 +41,7 @@ where
                 self.take_ack(token, result);
             }
         }
-        self.outbox.aborted();
+        debug_assert!(self.outbox.unacknowledged() == 0, "each is reported");
         let undelivered = self.undelivered();
         let transactions = self.open();
         transactions.broken = None;
