@@ -32,26 +32,10 @@ pub(crate) enum Done {
 /// Watches a drain that others are at; `goes_on` is asked with each look, and panics where they are not.
 pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost {
     let admin = topics::admin_of(&job.bootstrap, &job.group);
-    let partitions = admin.existing(&job.to).expect("the topic was made").ids();
-    let look_every = if measure::is_quick() {
-        LOOK_EVERY_QUICK
-    } else {
-        LOOK_EVERY
-    };
     let mut first: Option<(Instant, f64, usize)> = None;
-    let mut heard = Instant::now();
+    let outputs = Outputs::of(&admin, &job.to);
     loop {
-        goes_on();
-        std::thread::sleep(look_every);
-        let Some(written) = written(&admin, &job.to, &partitions) else {
-            assert!(
-                heard.elapsed() < SILENCE_MAX,
-                "the cluster does not tell the ends of topic `{}`",
-                job.to
-            );
-            continue;
-        };
-        heard = Instant::now();
+        let written = outputs.look(&goes_on);
         let Some((begun, cpu, before)) = first else {
             if written > 0 {
                 first = Some((Instant::now(), measure::cpu_time(), written));
@@ -83,14 +67,46 @@ pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost
 
 /// Waits until so many outputs are written, and not for what they cost.
 pub(crate) fn until_written(admin: &Admin, topic: &str, count: usize, goes_on: impl Fn()) {
-    let partitions = admin.existing(topic).expect("the topic was made").ids();
-    while written(admin, topic, &partitions).is_none_or(|written| written < count) {
-        goes_on();
-        std::thread::sleep(LOOK_EVERY);
-    }
+    let outputs = Outputs::of(admin, topic);
+    while outputs.look(&goes_on) < count {}
 }
 
-fn written(admin: &Admin, topic: &str, partitions: &[PartitionId]) -> Option<usize> {
-    let ends = admin.offsets(topic, partitions, End::Log).ok()?;
-    Some(ends.iter().map(|(_, range)| range.to.0 as usize).sum())
+/// The ends of an output topic, looked at again and again.
+struct Outputs<'a> {
+    admin: &'a Admin,
+    topic: &'a str,
+    partitions: Vec<PartitionId>,
+}
+
+impl<'a> Outputs<'a> {
+    fn of(admin: &'a Admin, topic: &'a str) -> Self {
+        let partitions = admin.existing(topic).expect("the topic was made").ids();
+        Self {
+            admin,
+            topic,
+            partitions,
+        }
+    }
+
+    /// How many outputs stand there when it is time to look again, and the cluster tells.
+    fn look(&self, goes_on: impl Fn()) -> usize {
+        let look_every = if measure::is_quick() {
+            LOOK_EVERY_QUICK
+        } else {
+            LOOK_EVERY
+        };
+        let begun = Instant::now();
+        loop {
+            goes_on();
+            std::thread::sleep(look_every);
+            if let Ok(ends) = self.admin.offsets(self.topic, &self.partitions, End::Log) {
+                return ends.iter().map(|(_, range)| range.to.0 as usize).sum();
+            }
+            assert!(
+                begun.elapsed() < SILENCE_MAX,
+                "the cluster does not tell the ends of topic `{}`",
+                self.topic
+            );
+        }
+    }
 }

@@ -20,31 +20,22 @@ const PARTITIONS: usize = 8;
 const RECORDS: usize = 200_000;
 const RECORDS_QUICK: usize = 20_000;
 
-/// A telemetry file whose rows are records of about that shape: its columns by number, with the name of their field.
-struct Real {
-    what: &'static str,
-    file: &'static str,
-    vehicle: usize,
-    time: usize,
-    columns: &'static [(usize, &'static str)],
-}
-
-const BUSES: Real = Real {
-    what: "buses",
-    file: "austin-bus-capmetro.csv.gz",
-    vehicle: 0,
-    time: 1,
-    columns: &[
-        (0, "id"),
-        (1, "ts"),
-        (5, "lat"),
-        (6, "lon"),
-        (2, "speed"),
-        (3, "route"),
-        (4, "trip"),
-        (7, "headsign"),
-    ],
-};
+/// A file of real telemetry, whose rows are records of about that shape.
+const BUSES: &str = "austin-bus-capmetro.csv.gz";
+/// Two of its columns, by number.
+const VEHICLE: usize = 0;
+const TIME: usize = 1;
+/// All that a record is made of, with the names of the fields.
+const FIELDS: [(usize, &str); 8] = [
+    (VEHICLE, "id"),
+    (TIME, "ts"),
+    (5, "lat"),
+    (6, "lon"),
+    (2, "speed"),
+    (3, "route"),
+    (4, "trip"),
+    (7, "headsign"),
+];
 
 /// Of each partition its records, in the order of time.
 #[derive(Default)]
@@ -57,6 +48,14 @@ struct Packed {
 }
 
 impl Partitions {
+    fn push(&mut self, vehicle: &str, record: String) {
+        // Any spreading of vehicles will do.
+        let hash = vehicle.bytes().fold(7, |hash: usize, byte| {
+            hash.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        self.0[hash % PARTITIONS].push(record);
+    }
+
     fn packed(&self) -> Packed {
         let (mut count, mut raw, mut packed) = (0, 0, 0);
         for frame in self
@@ -111,11 +110,11 @@ pub(crate) fn report() {
         RECORDS
     };
     let ours = events(count).packed();
-    let real = BUSES.read(&folder, count).packed();
+    let real = buses(&folder.join(BUSES), count).packed();
     Row {
         what: "lz4 packs the benchmark's events ÷ real telemetry",
         ours: ours.shown("events"),
-        baseline: real.shown(BUSES.what),
+        baseline: real.shown("buses"),
         value: Spread::once(ours.ratio() / real.ratio()),
         target: Target::None,
     }
@@ -128,50 +127,33 @@ fn events(count: usize) -> Partitions {
     for number in 0..count {
         // Some 50 a millisecond are written.
         let time = EventTime::clamped(1_700_000_000_123 + number as i64 / 50);
-        let place = partition_of(&vehicle(number));
-        partitions.0[place].push(event(number, time, &mut seeded));
+        partitions.push(&vehicle(number), event(number, time, &mut seeded));
     }
     partitions
 }
 
-/// Any spreading of vehicles will do.
-fn partition_of(vehicle: &str) -> usize {
-    vehicle.bytes().fold(7, |hash: usize, byte| {
-        hash.wrapping_mul(31).wrapping_add(byte.into())
-    }) % PARTITIONS
-}
-
-impl Real {
-    /// The first so many in the order of time, which is not that of the file.
-    fn read(&self, folder: &Path, count: usize) -> Partitions {
-        let mut records: Vec<(i64, usize, String)> = data::rows(&folder.join(self.file))
-            .map(|row| {
-                let time: jiff::Timestamp =
-                    row[self.time].parse().expect("an instant with an offset");
-                let time = time.as_millisecond();
-                let field = |(column, name): &(usize, &str)| {
-                    let text = row[*column].as_str();
-                    let value = match *name {
-                        "ts" => time.into(),
-                        "lat" | "lon" | "speed" => serde_json::from_str(text).expect("a number"),
-                        _ => Value::from(text),
-                    };
-                    ((*name).to_owned(), value)
-                };
-                let object: Map<String, Value> = self.columns.iter().map(field).collect();
-                (
-                    time,
-                    partition_of(&row[self.vehicle]),
-                    Value::from(object).to_string(),
-                )
-            })
-            .collect();
-        records.sort_by_key(|(time, ..)| *time);
-        records.truncate(count);
-        let mut partitions = Partitions::default();
-        for (_, place, record) in records {
-            partitions.0[place].push(record);
-        }
-        partitions
+/// The first so many in the order of time, which is not that of the file.
+fn buses(path: &Path, count: usize) -> Partitions {
+    let timed = |row: Vec<String>| {
+        let time: jiff::Timestamp = row[TIME].parse().expect("an instant with an offset");
+        (time.as_millisecond(), row)
+    };
+    let mut rows: Vec<(i64, Vec<String>)> = data::rows(path).map(timed).collect();
+    rows.sort_by_key(|(time, _)| *time);
+    rows.truncate(count);
+    let mut partitions = Partitions::default();
+    for (time, row) in &rows {
+        let field = |(column, name): (usize, &str)| {
+            let text = row[column].as_str();
+            let value = match name {
+                "ts" => (*time).into(),
+                "lat" | "lon" | "speed" => serde_json::from_str(text).expect("a number"),
+                _ => Value::from(text),
+            };
+            (name.to_owned(), value)
+        };
+        let record: Map<String, Value> = FIELDS.into_iter().map(field).collect();
+        partitions.push(&row[VEHICLE], Value::from(record).to_string());
     }
+    partitions
 }

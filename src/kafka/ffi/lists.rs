@@ -150,7 +150,11 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
     /// To be called once every record has been reported. What is known as lent even then was reported before an earlier record,
     /// as an abort does (the client gives up what waits in it before what is under way), and would stand before what is lent next.
     pub fn forget_lent(&mut self) {
-        self.lent.clear();
+        for of_partition in &mut self.lent {
+            // Its memory stays, as that of one that came to its end by reports: this is the end of each transaction.
+            of_partition.clear();
+            of_partition.shrink_to(LENT_KEPT);
+        }
     }
 
     fn keep(&mut self, lengths: Lengths<COUNT>, list: List<COUNT>) {
