@@ -64,8 +64,6 @@ const UNCOMPRESSED: &str = "uncompressed";
 const PASS_THROUGH_UNCOMPRESSED: &str = "pass-through-uncompressed";
 /// As many changes after the last event as there are zones: each has changed once.
 const REPLAYED_CHANGES: usize = SIDE * SIDE;
-/// Of seventeen measurements the fifth and the last but four tell where the middle is (`measure::Spread`).
-const ROUNDS: usize = 17;
 /// What `RINGFENCE_BENCH_ONLY` may name beside the ways.
 const BOOTSTRAP: &str = "bootstrap";
 
@@ -171,11 +169,12 @@ fn plain_build() -> std::path::PathBuf {
 type Costs = BTreeMap<&'static str, Vec<Cost>>;
 
 fn rounds(bootstrap: &str, run: u32) {
-    let (events, rounds) = if measure::is_quick() {
-        (20_000, 1)
+    let events = if measure::is_quick() {
+        20_000
     } else {
-        (measure::events(), ROUNDS)
+        measure::events()
     };
+    let rounds = measure::rounds();
     let mut ways = WAYS.to_vec();
     ways.retain(|way| measure::is_wanted(way));
     if ways.is_empty() {

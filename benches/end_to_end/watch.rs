@@ -38,6 +38,7 @@ pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost
         let written = outputs.look(&goes_on);
         let Some((begun, cpu, before)) = first else {
             if written > 0 {
+                measure::tell_perf("enable");
                 first = Some((Instant::now(), measure::cpu_time(), written));
             }
             continue;
@@ -57,10 +58,12 @@ pub(crate) fn cost_of_outputs(job: &Job, done: Done, goes_on: impl Fn()) -> Cost
                 );
                 job.events as f64 / (job.events - before) as f64
             };
-            return Cost {
+            let cost = Cost {
                 wall: begun.elapsed().as_secs_f64() * all,
                 cpu: (measure::cpu_time() - cpu) * all,
             };
+            measure::tell_perf("disable");
+            return cost;
         }
     }
 }

@@ -130,38 +130,41 @@ impl World {
         promotions_per_second: usize,
     ) -> (Slice, Made) {
         let published = self.published();
-        self.look_up_beside(lasting, &published, |stop| {
-            let mut retired = RetireList::default();
-            let mut index = self.index.clone();
-            let mut place = 0;
-            let (promotions, made) = ticks(promotions_per_second, stop, |promoted, begun| {
-                // All changes of a promotion at its own instant; the log's order tells them apart.
-                let as_of = later(begun.elapsed().as_millis() as usize);
-                let changes: Vec<StagedChange> = (0..per_promotion)
-                    .map(|n| {
-                        let mut change = self.changes[(place + n) % self.changes.len()].clone();
-                        change.position.offset.0 = (1 << 40) + (place + n) as i64;
-                        change.valid_from = as_of;
-                        change.commit_time = as_of;
-                        change
-                    })
-                    .collect();
-                place += per_promotion;
-                let built = index
-                    .promote(&changes, as_of, &support::RULES)
-                    .expect("it builds");
-                index = Arc::new(built.index);
-                let next = snapshot(index.clone(), Epoch(2 + promoted), as_of);
-                // I11: what no batch reads any more is freed here, and nowhere else.
-                retired.retire(published.publish(next).expect("one was published"));
-                retired.reclaim();
-            });
-            Made {
-                promotions,
-                per_second: promotions * per_promotion as f64,
-                busy: made,
-            }
-        })
+        let look_up = || {
+            self.look_up_beside(lasting, &published, |stop| {
+                let mut retired = RetireList::default();
+                let mut index = self.index.clone();
+                let mut place = 0;
+                let (promotions, made) = ticks(promotions_per_second, stop, |promoted, begun| {
+                    // All changes of a promotion at its own instant; the log's order tells them apart.
+                    let as_of = later(begun.elapsed().as_millis() as usize);
+                    let changes: Vec<StagedChange> = (0..per_promotion)
+                        .map(|n| {
+                            let mut change = self.changes[(place + n) % self.changes.len()].clone();
+                            change.position.offset.0 = (1 << 40) + (place + n) as i64;
+                            change.valid_from = as_of;
+                            change.commit_time = as_of;
+                            change
+                        })
+                        .collect();
+                    place += per_promotion;
+                    let built = index
+                        .promote(&changes, as_of, &support::RULES)
+                        .expect("it builds");
+                    index = Arc::new(built.index);
+                    let next = snapshot(index.clone(), Epoch(2 + promoted), as_of);
+                    // I11: what no batch reads any more is freed here, and nowhere else.
+                    retired.retire(published.publish(next).expect("one was published"));
+                    retired.reclaim();
+                });
+                Made {
+                    promotions,
+                    per_second: promotions * per_promotion as f64,
+                    busy: made,
+                }
+            })
+        };
+        measure::profiled(look_up)
     }
 
     /// Looks up for so long while another thread takes as much time for other work, in as many pieces.
@@ -441,14 +444,13 @@ fn draw_latencies(quiet: &mut [f64], busy: &mut [f64]) -> Chart<'static> {
 /// p99 of batches while a thousand one-zone promotions are published a second ÷ while none is.
 pub(crate) fn batch_latency() {
     let world = World::new();
-    let rounds = if measure::is_quick() { 1 } else { 7 };
     let p99 = |Slice { mut times, .. }: Slice| {
         times.sort_by(f64::total_cmp);
         times[times.len() * 99 / 100]
     };
     let mut promotions = Vec::new();
     let (mut all_busy, mut all_quiet) = (Vec::new(), Vec::new());
-    let slices: Vec<(f64, f64)> = (0..rounds)
+    let slices: Vec<(f64, f64)> = (0..measure::rounds())
         .map(|_| {
             let quiet = world.look_up(&world.published(), slice());
             let (busy, made) = world.look_up_while_changing(slice(), 1, 1_000);

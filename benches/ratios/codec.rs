@@ -1,7 +1,6 @@
 //! The JSON round trip.
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use ringfence::codec::pointer::Layouts;
 use ringfence::codec::telemetry::{FieldRules, Fields};
@@ -16,14 +15,10 @@ pub(crate) fn round_trip() {
     let records = record::records();
     record::assert_same(&fields, &zones, &records);
     let mut layouts = Layouts::default();
-    let (rounds, at_least) = if measure::is_quick() {
-        (1, Duration::ZERO)
-    } else {
-        (9, Duration::from_millis(300))
-    };
+    let at_least = measure::at_least();
     let (mut a, mut b) = (Vec::new(), Vec::new());
     let compared = Rounds::measure(
-        rounds,
+        measure::rounds(),
         || {
             measure::cost_of_repeated(at_least, || {
                 for value in &records {

@@ -73,15 +73,6 @@ fn counts(index: &Index, queries: &[Query]) -> Vec<usize> {
     counts
 }
 
-/// Rounds, and how long each measures.
-pub(crate) fn effort() -> (usize, Duration) {
-    if measure::is_quick() {
-        (1, Duration::ZERO)
-    } else {
-        (7, Duration::from_millis(400))
-    }
-}
-
 /// Ours ÷ each baseline, over synthetic zones.
 pub(crate) fn baselines() {
     let side = if measure::is_quick() { 32 } else { 100 };
@@ -166,10 +157,10 @@ impl Race<'_> {
     }
 
     fn report(&self, baseline: &str, target: Target, count: &dyn Fn(&Query) -> usize) {
-        let (rounds, at_least) = effort();
+        let at_least = measure::at_least();
         let mut hits = Hits::default();
         let compared = Rounds::measure(
-            rounds,
+            measure::rounds(),
             || cost(self.index, self.queries, at_least, &mut hits),
             || {
                 measure::cost_of_repeated(at_least, || {

@@ -43,10 +43,11 @@ fn main() -> Result<(), String> {
     if measure::is_wanted("million") {
         million();
     }
-    let parts: [(&str, fn()); 8] = [
+    let parts: [(&str, fn()); 9] = [
         ("lookup", lookup::baselines),
         ("real", real::report),
         ("rebuild", promotion::rebuild),
+        ("area", promotion::area),
         ("changing", changing::changes_per_second),
         ("latency", changing::batch_latency),
         ("codec", codec::round_trip),

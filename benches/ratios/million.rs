@@ -108,10 +108,10 @@ fn staged(number: usize, value: &str, rules: &ZoneRules) -> StagedChange {
 /// A lookup among a million zones ÷ among a thousand.
 pub(crate) fn lookup(small: &Index, large: &Index) {
     let queries = lookup::queries(262_144, 11);
-    let (rounds, at_least) = lookup::effort();
+    let at_least = measure::at_least();
     let (mut a, mut b) = (Hits::default(), Hits::default());
     let compared = Rounds::measure(
-        rounds,
+        measure::rounds(),
         || lookup::cost(large, &queries, at_least, &mut a),
         || lookup::cost(small, &queries, at_least, &mut b),
     );
@@ -128,13 +128,12 @@ pub(crate) fn lookup(small: &Index, large: &Index) {
 
 /// The promotion of one changed zone among a million ÷ among a thousand.
 pub(crate) fn promotion(small: &Index, large: &Index) {
-    let rounds = if measure::is_quick() { 1 } else { 7 };
     let (in_small, in_large) = (
         promotion::moved(32, PER_EDGE),
         promotion::moved(side(), PER_EDGE),
     );
     let compared = Rounds::measure(
-        rounds,
+        measure::rounds(),
         || promotion::one_by_one(large, &in_large),
         || promotion::one_by_one(small, &in_small),
     );

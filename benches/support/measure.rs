@@ -4,7 +4,7 @@
 //! A ratio is the median of the rounds' ratios; its noise is half the width of an interval that has the true median in it with
 //! 95 %, in percent of the median ([`Spread`]).
 
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -69,18 +69,66 @@ pub fn cost_of_repeated(at_least: Duration, mut work: impl FnMut()) -> Cost {
     cost.per(times)
 }
 
+/// How often what is compared is measured: seventeen times, of which the nine in the middle tell where the true middle is
+/// ([`Spread`]); once where that only shows that it works; `RINGFENCE_BENCH_ROUNDS` times where that says so.
+pub fn rounds() -> usize {
+    if is_quick() {
+        return 1;
+    }
+    whole_number("RINGFENCE_BENCH_ROUNDS", 17)
+}
+
+/// How long a round measures at least, where what is measured can be repeated.
+pub fn at_least() -> Duration {
+    Duration::from_millis(if is_quick() { 0 } else { 200 })
+}
+
+/// `perf record` sees what `work` does, and nothing else, where `scripts/profile` has it wait to be told.
+pub fn profiled<T>(work: impl FnOnce() -> T) -> T {
+    tell_perf("enable");
+    let result = work();
+    tell_perf("disable");
+    result
+}
+
+/// Says so through the pipes of `perf record --control` (perf-record(1)) in the folder `RINGFENCE_BENCH_PERF`, and waits for its
+/// answer.
+///
+/// # Panics
+/// If `perf` has gone.
+pub fn tell_perf(command: &str) {
+    let Some(folder) = std::env::var_os("RINGFENCE_BENCH_PERF") else {
+        return;
+    };
+    let folder = std::path::Path::new(&folder);
+    std::fs::write(folder.join("control"), format!("{command}\n")).expect("perf listens");
+    let mut answer = [0; "ack\n\0".len()];
+    std::fs::File::open(folder.join("answer"))
+        .and_then(|mut from| from.read_exact(&mut answer))
+        .expect("perf answers");
+}
+
 /// Two ways of doing the same, one pair a round.
 #[derive(Clone, Debug, Default)]
 pub struct Rounds(pub Vec<(Cost, Cost)>);
 
 impl Rounds {
-    /// Measures both ways alternately.
+    /// Measures both ways alternately. What is profiled is ours, unless `RINGFENCE_BENCH_PERF_OF` is `baseline`.
     pub fn measure(
         rounds: usize,
         mut ours: impl FnMut() -> Cost,
         mut baseline: impl FnMut() -> Cost,
     ) -> Self {
-        Self((0..rounds).map(|_| (ours(), baseline())).collect())
+        let of_baseline =
+            std::env::var_os("RINGFENCE_BENCH_PERF_OF").is_some_and(|of| of == "baseline");
+        let round = |_| {
+            if of_baseline {
+                (ours(), profiled(&mut baseline))
+            } else {
+                (profiled(&mut ours), baseline())
+            }
+        };
+        Self((0..rounds).map(round).collect())
     }
 
     /// The rounds' ratios, numerator first.
@@ -300,11 +348,15 @@ pub fn is_wanted(part: &str) -> bool {
 
 /// How many events go end to end: `RINGFENCE_BENCH_EVENTS`, or a million.
 pub fn events() -> usize {
-    std::env::var("RINGFENCE_BENCH_EVENTS").map_or(1_000_000, |events| {
-        let events: NonZeroUsize = events
+    whole_number("RINGFENCE_BENCH_EVENTS", 1_000_000)
+}
+
+fn whole_number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |number| {
+        let number: NonZeroUsize = number
             .parse()
-            .expect("RINGFENCE_BENCH_EVENTS is a whole number above zero");
-        events.get()
+            .unwrap_or_else(|_| panic!("{variable} is a whole number above zero"));
+        number.get()
     })
 }
 
