@@ -311,7 +311,7 @@ impl Outbox {
 
     fn acknowledged(&mut self) {
         self.unacknowledged = self.unacknowledged.saturating_sub(1);
-        if self.sending == SendMode::Transactions && self.unacknowledged == 0 {
+        if self.unacknowledged == 0 {
             self.way.lists.forget_lent();
         }
     }
