@@ -32,7 +32,9 @@ use crate::zone::{DecodedChange, StagedChange};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  ringfence match --zones zones.geojson < events.ndjson\n  \
-    ringfence match --zones zones.geojson.gz --changes changes.ndjson --at 2026-01-31T12:00:00Z < events.ndjson"
+    ringfence match --zones zones.geojson.gz --changes changes.ndjson --at 2026-01-31T12:00:00Z < events.ndjson\n\n\
+    A zone that is invalid is named on stderr and left out; of two with one id the later one acts: `zones import` is the\n\
+    strict way. Exit code 1: some events were invalid. A line's end, LF or CRLF, is no part of an event."
 )]
 pub struct Args {
     /// Zones that act since ever: GeoJSON FeatureCollection, GeoJSONSeq or NDJSON of Features; `.gz` too.

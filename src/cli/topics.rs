@@ -197,7 +197,12 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome, Failure> {
                 Ok(()) if shape.dry_run => ("would be created", Vec::new()),
                 Ok(()) => ("created", Vec::new()),
                 Err(error) => {
-                    refused.push(error.to_string());
+                    let mend = if error.lacks_brokers() {
+                        "; the cluster has fewer brokers: `--replication 1` does with one"
+                    } else {
+                        ""
+                    };
+                    refused.push(format!("{error}{mend}"));
                     continue;
                 }
             },

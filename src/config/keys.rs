@@ -186,7 +186,7 @@ pub const KEYS: &[Key] = &[
         "telemetry.id",
         "/id",
         false,
-        "JSON pointer to the entity's id",
+        "JSON pointer to the entity's id: a string or an integer, if it is there; no answer depends on it",
     ),
     pointer(
         "telemetry.time",
@@ -237,7 +237,7 @@ pub const KEYS: &[Key] = &[
     choice(
         "zones.on_invalid",
         &["reject", "repair"],
-        "a shape that is not valid: to the dead-letter topic (its previous version stays), or repaired with the same even-odd area",
+        "a shape that is not valid: to the dead-letter topic (the zone's previous version stays, as long as the topic is sure to hold it), or repaired with the same even-odd area",
     ),
     number(
         "zones.max_vertices",

@@ -106,7 +106,7 @@ impl Sources {
             Ok(text) => text,
             Err(fault) => {
                 problems.push(Problem::new(
-                    at(1),
+                    at(None),
                     format!("cannot read the configuration file: {fault}"),
                 ));
                 return;
@@ -118,7 +118,7 @@ impl Sources {
             Err(fault) => {
                 let line = fault.span().map_or(1, |span| lines.line(span.start));
                 problems.push(Problem::new(
-                    at(line),
+                    at(Some(line)),
                     format!("not TOML: {}", fault.message()),
                 ));
             }
@@ -141,7 +141,7 @@ impl Sources {
             };
             let origin = Origin::File {
                 path: lines.path.to_owned(),
-                line: lines.line(value.span().start),
+                line: Some(lines.line(value.span().start)),
             };
             if let DeValue::Table(inner) = value.get_ref() {
                 if inner.is_empty() && !is_section(&name) {

@@ -13,12 +13,12 @@ use crate::time::EventTime;
 pub enum Origin {
     /// The table of keys.
     Default,
-    /// A line of the configuration file.
+    /// A line of the configuration file; without one the file itself.
     File {
         /// The file as it was named.
         path: PathBuf,
         /// The line, from 1.
-        line: usize,
+        line: Option<usize>,
     },
     /// An environment variable.
     Environment(String),
@@ -30,7 +30,11 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::File {
+                path,
+                line: Some(line),
+            } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, line: None } => path.display().fmt(f),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Set => f.write_str("--set"),
         }

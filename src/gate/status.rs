@@ -147,3 +147,13 @@ pub struct GateStatus {
     /// Counts since the start.
     pub counters: GateCounters,
 }
+
+impl GateStatus {
+    /// How many partitions have not been answered for, for at least so long.
+    #[must_use]
+    pub fn silent_for(&self, at_least: Duration) -> usize {
+        let is_silent =
+            |held: &&Held| held.cause == HeldCause::NoAnswer && held.held_for >= at_least;
+        self.held_by.iter().filter(is_silent).count()
+    }
+}

@@ -70,6 +70,12 @@ impl EdgeError {
         }
     }
 
+    /// Whether a topic was to have more replicas than there are brokers.
+    #[must_use]
+    pub fn lacks_brokers(&self) -> bool {
+        matches!(self, Self::Cluster { source, .. } if code_of(source) == Some(RDKafkaErrorCode::InvalidReplicationFactor))
+    }
+
     /// Whether another member of the group has this one's name. That may be another process, or what the coordinator still
     /// holds of this one after an outage in which it was not heard of (KAFKA 0.9).
     #[must_use]

@@ -60,6 +60,9 @@ impl Phase {
     }
 }
 
+/// An answer that takes as long is worth a word.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+
 /// The window of the daemon.
 pub(super) struct Report {
     phase: AtomicU8,
@@ -466,10 +469,17 @@ impl Source for Report {
         let phase = self.phase();
         let waits_for = self.waits_for.load();
         let gate = self.zones.status.load();
+        let found = phase >= Phase::Bootstrap && waits_for.is_empty();
         let cluster = Check {
             name: "cluster",
-            ok: phase >= Phase::Bootstrap && waits_for.is_empty(),
-            detail: waits_for.to_string(),
+            ok: found,
+            // An outage is no reason to be taken out: all processes are in it, and none is mended by a start.
+            detail: match gate.as_ref().map(|status| status.silent_for(SILENT_AFTER)) {
+                Some(silent @ 1..) if found => format!(
+                    "found at the start; {silent} partitions of the zones topic do not answer now"
+                ),
+                _ => waits_for.to_string(),
+            },
         };
         let bootstrap = Check {
             name: "zones",

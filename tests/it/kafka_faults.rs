@@ -464,6 +464,10 @@ fn fs_66_fs_80_brokers_that_are_away_are_waited_for_without_haste_and_nothing_is
     cluster.controls().broker_down(1).unwrap();
     // Questions under way keep the client busy until they are given up; after that it must be calm.
     watch_for(Duration::from_secs(18), || assert!(is_alive(&daemon)));
+    // An outage takes no process out, but none says that all is well.
+    let (code, ready) = daemon.get("/readyz").expect("it answers");
+    assert_eq!(code, 200, "{ready}");
+    assert!(ready.contains("do not answer now"), "{ready}");
     used = cpu_seconds(daemon.pid());
     watch_for(outage, || assert!(is_alive(&daemon)));
     used = cpu_seconds(daemon.pid()) - used;

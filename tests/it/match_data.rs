@@ -201,6 +201,32 @@ fn run_match(zones: &Path, engine: &str, events: String) -> Output {
     output
 }
 
+#[test]
+fn the_records_that_the_readme_shows_are_what_comes_out() {
+    let readme =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let shown = |begin: &str| {
+        let line = readme.lines().find_map(|line| line.strip_prefix(begin));
+        line.unwrap_or_else(|| panic!("the README shows no `{begin}`"))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let zones = folder.path().join("zones.ndjson");
+    let zone = format!(r#"{{"type":"Feature"{}"#, shown(r#"{"type":"Feature""#));
+    std::fs::write(&zones, zone).unwrap();
+    let output = run_match(&zones, "tiles", shown("in   ").to_owned() + "\n");
+    assert!(output.status.success(), "{output:?}");
+    let enriched = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(enriched.trim_end(), shown("out  "));
+    // The one shown is inside: of one that is not, no zone would be told.
+    let outside = shown("in   ").replace("30.2672", "31.2672");
+    let output = run_match(&zones, "tiles", outside);
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains(r#""zones":[]"#)
+    );
+}
+
 /// All events of the oracles over these zones; of the probes of the whole world where there is no oracle.
 fn events_over(data: &Path, zones: &str) -> String {
     let oracles = names(data)

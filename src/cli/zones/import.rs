@@ -54,13 +54,13 @@ pub(super) fn run(
     let read = read(args, config, &stamp, context)?;
     if read.invalid > 0 && !args.skip_invalid {
         return Err(Failure::Failed(format!(
-            "{} zones are invalid, so nothing was written; `--skip-invalid` leaves them out",
+            "invalid zones: {}, so nothing was written; `--skip-invalid` leaves them out",
             read.invalid
         )));
     }
     if read.features.is_empty() {
         return Err(Failure::Failed(
-            "no valid zone in the files; nothing was written".to_owned(),
+            "no zone in the files (that is valid), so nothing was written: `zones delete` is what removes all".to_owned(),
         ));
     }
     let now = Clock::wall();
