@@ -16,16 +16,15 @@ const EVENTS: usize = 200_000;
 pub(crate) fn to_ready(job: &Job) -> Cost {
     let [telemetry, enriched] = others(&job.to);
     let config = daemon::config(job, &job.zones, &telemetry, &enriched);
-    let (cost, daemon) = measure::profiled(|| {
-        measure::cost_of(|| {
-            let daemon = Daemon::start(config);
-            while !daemon.is_ready() {
-                daemon.assert_goes_on();
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            daemon
-        })
-    });
+    let start = || {
+        let daemon = Daemon::start(config);
+        while !daemon.is_ready() {
+            daemon.assert_goes_on();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        daemon
+    };
+    let (cost, daemon) = measure::profiled(|| measure::cost_of(start));
     topics::fill(&job.bootstrap, &telemetry, job.events);
     let admin = topics::admin(&job.bootstrap);
     watch::until_written(&admin, &enriched, job.events, || daemon.assert_goes_on());

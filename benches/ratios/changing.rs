@@ -130,41 +130,51 @@ impl World {
         promotions_per_second: usize,
     ) -> (Slice, Made) {
         let published = self.published();
-        let look_up = || {
+        measure::profiled(|| {
             self.look_up_beside(lasting, &published, |stop| {
-                let mut retired = RetireList::default();
-                let mut index = self.index.clone();
-                let mut place = 0;
-                let (promotions, made) = ticks(promotions_per_second, stop, |promoted, begun| {
-                    // All changes of a promotion at its own instant; the log's order tells them apart.
-                    let as_of = later(begun.elapsed().as_millis() as usize);
-                    let changes: Vec<StagedChange> = (0..per_promotion)
-                        .map(|n| {
-                            let mut change = self.changes[(place + n) % self.changes.len()].clone();
-                            change.position.offset.0 = (1 << 40) + (place + n) as i64;
-                            change.valid_from = as_of;
-                            change.commit_time = as_of;
-                            change
-                        })
-                        .collect();
-                    place += per_promotion;
-                    let built = index
-                        .promote(&changes, as_of, &support::RULES)
-                        .expect("it builds");
-                    index = Arc::new(built.index);
-                    let next = snapshot(index.clone(), Epoch(2 + promoted), as_of);
-                    // I11: what no batch reads any more is freed here, and nowhere else.
-                    retired.retire(published.publish(next).expect("one was published"));
-                    retired.reclaim();
-                });
-                Made {
-                    promotions,
-                    per_second: promotions * per_promotion as f64,
-                    busy: made,
-                }
+                self.promote(&published, per_promotion, promotions_per_second, stop)
             })
-        };
-        measure::profiled(look_up)
+        })
+    }
+
+    /// Promotes and publishes `per_promotion` changes so many times a second until told to stop.
+    fn promote(
+        &self,
+        published: &SnapshotCell,
+        per_promotion: usize,
+        promotions_per_second: usize,
+        stop: &AtomicBool,
+    ) -> Made {
+        let mut retired = RetireList::default();
+        let mut index = self.index.clone();
+        let mut place = 0;
+        let (promotions, made) = ticks(promotions_per_second, stop, |promoted, begun| {
+            // All changes of a promotion at its own instant; the log's order tells them apart.
+            let as_of = later(begun.elapsed().as_millis() as usize);
+            let changes: Vec<StagedChange> = (0..per_promotion)
+                .map(|n| {
+                    let mut change = self.changes[(place + n) % self.changes.len()].clone();
+                    change.position.offset.0 = (1 << 40) + (place + n) as i64;
+                    change.valid_from = as_of;
+                    change.commit_time = as_of;
+                    change
+                })
+                .collect();
+            place += per_promotion;
+            let built = index
+                .promote(&changes, as_of, &support::RULES)
+                .expect("it builds");
+            index = Arc::new(built.index);
+            let next = snapshot(index.clone(), Epoch(2 + promoted), as_of);
+            // I11: what no batch reads any more is freed here, and nowhere else.
+            retired.retire(published.publish(next).expect("one was published"));
+            retired.reclaim();
+        });
+        Made {
+            promotions,
+            per_second: promotions * per_promotion as f64,
+            busy: made,
+        }
     }
 
     /// Looks up for so long while another thread takes as much time for other work, in as many pieces.

@@ -46,17 +46,13 @@ pub(crate) fn one_by_one(index: &Index, changes: &[StagedChange]) -> Cost {
 
 /// The full rebuild ÷ the promotion of one zone.
 pub(crate) fn rebuild() {
-    let (side, rounds) = if measure::is_quick() {
-        (32, 1)
-    } else {
-        (316, 5)
-    };
+    let side = if measure::is_quick() { 32 } else { 316 };
     let per_edge = 16;
     let changes = support::tessellation(side, per_edge);
     let index = support::index(&changes);
     let moved = moved(side, per_edge);
     let compared = Rounds::measure(
-        rounds,
+        measure::rounds(),
         || one_by_one(&index, &moved),
         || measure::cost_of(|| support::index(&changes)).0,
     );
@@ -83,20 +79,13 @@ pub(crate) fn area() {
     } else {
         (316, 10)
     };
-    let (zones, large_zones, per_edge) = (side * side, large_side * large_side, 16);
+    let (zones, per_edge) = (side * side, 16);
     let mut changes = support::tessellation(side, per_edge);
-    changes.extend((0..large_zones).map(|cell| {
-        let number = zones + cell;
-        support::upsert(
-            number,
-            support::cell(large_side, cell, per_edge),
-            number as i64,
-        )
-    }));
+    changes.extend(support::tessellation_from(zones, large_side, per_edge));
     let index = support::index(&changes);
     // Each once: the next one of the same zone would meet what the one before left.
-    let large = moved_from(zones, large_side, per_edge, large_zones);
-    let small = moved_from(0, side, per_edge, IN_A_ROW.min(zones));
+    let large = moved_from(zones, large_side, per_edge, large_side * large_side);
+    let small = moved(side, per_edge);
     let compared = Rounds::measure(
         measure::rounds(),
         || one_by_one(&index, &large),

@@ -136,8 +136,14 @@ pub fn staged(decoded: DecodedChange, number: usize, bytes: usize) -> StagedChan
 
 /// A tessellation of `side` × `side` cells.
 pub fn tessellation(side: usize, per_edge: usize) -> Vec<StagedChange> {
+    tessellation_from(0, side, per_edge)
+}
+
+/// The same, where the first zone has the number `first`.
+pub fn tessellation_from(first: usize, side: usize, per_edge: usize) -> Vec<StagedChange> {
     (0..side * side)
-        .map(|number| upsert(number, cell(side, number, per_edge), number as i64))
+        .map(|number| (first + number, cell(side, number, per_edge)))
+        .map(|(number, ring)| upsert(number, ring, number as i64))
         .collect()
 }
 

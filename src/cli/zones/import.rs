@@ -60,7 +60,7 @@ pub(super) fn run(
     }
     if read.features.is_empty() {
         return Err(Failure::Failed(
-            "no zone in the files (that is valid), so nothing was written: `zones delete` is what removes all".to_owned(),
+            "no valid zone in the files, so nothing was written; not even `--replace` removes all zones that way".to_owned(),
         ));
     }
     let now = Clock::wall();

@@ -149,8 +149,8 @@ impl<const COUNT: usize> HeaderLists<COUNT> {
     /// as an abort does (the client gives up what waits in it before what is under way), and would stand before what is lent next.
     pub fn forget_lent(&mut self) {
         for of_partition in &mut self.lent {
-            // Not where one partition has come to its end: at full speed each does, again and again.
             of_partition.clear();
+            // Memory is given back here only: at full speed each partition alone comes to its end again and again.
             of_partition.shrink_to(LENT_KEPT);
         }
     }
