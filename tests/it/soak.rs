@@ -30,9 +30,12 @@ const ZONES: usize = 200;
 /// A cycle's peak may lie so far above those of the first two: an allocator keeps what it has.
 const SLACK: u64 = 24 * MIB;
 const WARM: usize = 2;
-/// What three clients at full speed take beside their queues, batches and buffers, and the arenas of their threads. Measured:
-/// 80 to 95 MiB above idle come with the first backlog that drains, 115 with the third, and no more with the eighth.
-const CLIENTS: u64 = 80 * MIB;
+/// What three clients at full speed take beside their queues, batches and buffers. Measured: 86 to 88 MiB above idle as a backlog
+/// drains, 58 of which the queues may have.
+const CLIENTS: u64 = 64 * MIB;
+/// The allocator gives back at once what is freed: as it comes it keeps it for a second, which at full speed is 30 to 60 MiB more,
+/// by how busy the machine is, and says nothing of what the program holds.
+const ENVIRONMENT: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
 
 /// The bounds of the daemon, small ones.
 const BOUNDS: [(&str, u64); 12] = [
@@ -166,7 +169,7 @@ impl Soak {
             proxy.port()
         ));
         let values: Vec<_> = values.iter().map(String::as_str).collect();
-        let mut daemon = stage.daemon_with("soak", &values);
+        let mut daemon = stage.daemon_in("soak", &values, &[ENVIRONMENT]);
         daemon.wait_ready();
         let resident = Resident::of(&daemon.pid().to_string());
         let idle = resident.now();

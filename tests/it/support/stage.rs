@@ -150,6 +150,20 @@ impl Stage {
         Daemon::start_with(&self.config, self.path(), name, values)
     }
 
+    /// The same, with more in its environment.
+    pub(crate) fn daemon_in(
+        &self,
+        name: &str,
+        values: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Daemon {
+        let environment: Vec<_> = environment
+            .iter()
+            .map(|(name, value)| (*name, value.into()))
+            .collect();
+        Daemon::start_in(&self.config, self.path(), name, values, &environment)
+    }
+
     /// Starts a command beside the test, with a report as JSON.
     pub(crate) fn beside(&self, command: &str, arguments: &[&str]) -> Beside {
         let file = |name: String| {
