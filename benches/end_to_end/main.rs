@@ -13,6 +13,7 @@ mod allocator;
 mod support;
 
 mod bootstrap;
+mod comparison;
 mod daemon;
 mod enriched;
 mod job;
@@ -20,27 +21,30 @@ mod pass_through;
 mod topics;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
+use comparison::Costs;
 use daemon::Changes;
 use enriched::Ways;
 use job::{Job, PLAIN, PLAIN_WITH_HEADERS, SIDE, Told};
 use ringfence::codec::headers::HeaderForm;
 use ringfence::kafka::admin::Admin;
-use support::measure::{self, Cost, Row, Spread, Target};
+use support::measure::{self, Cost};
 
 /// In the order of a round: what is compared stands near each other, as the machine's speed drifts. Every other round goes the
-/// other way round.
-const WAYS: [&str; 14] = [
+/// other way round. The two that the first rows compare come twice: what others are held against is near, and twice as many
+/// pairs say more.
+const ROUND: [&str; 16] = [
     PASS_THROUGH_UNCOMPRESSED,
     UNCOMPRESSED,
     PLAIN,
-    ONE_HEADER,
     WITHOUT_HEADERS,
+    ONE_HEADER,
+    ENRICHED,
+    PASS_THROUGH,
     EXACTLY_ONCE,
-    LATEST,
     PLAIN_WITH_HEADERS,
+    LATEST,
     ENRICHED,
     PASS_THROUGH,
     DAEMON,
@@ -165,9 +169,6 @@ fn plain_build() -> std::path::PathBuf {
         .expect("build it first: `cargo bench --no-run --bench plain_build`")
 }
 
-/// What an event cost each way, round by round.
-type Costs = BTreeMap<&'static str, Vec<Cost>>;
-
 fn rounds(bootstrap: &str, run: u32) {
     let events = if measure::is_quick() {
         20_000
@@ -175,29 +176,32 @@ fn rounds(bootstrap: &str, run: u32) {
         measure::events()
     };
     let rounds = measure::rounds();
-    let mut ways = WAYS.to_vec();
+    let mut ways = ROUND.to_vec();
     ways.retain(|way| measure::is_wanted(way));
+    // Where one of the two is wanted alone, once a round is enough.
+    ways.dedup();
     if ways.is_empty() {
         return;
     }
+    let mut order: Vec<_> = ways.into_iter().enumerate().collect();
     let world = World::new(bootstrap, run, events, rounds);
-    let mut costs = Costs::new();
+    let mut costs = Costs::default();
     for round in 0..rounds {
-        for way in &ways {
-            let each = world.drain(way, round);
+        for (place, way) in &order {
+            let each = world.drain(way, round, *place);
             measure::say(&format!(
                 "  round {round}, {way}: {} an event, {:.0} events/s",
                 measure::shown(each),
                 1.0 / each.wall
             ));
-            costs.entry(way).or_default().push(each);
+            costs.add(round, *place, way, each);
         }
         // There and back: what a way leaves behind (a warm broker, pages that are being written to the disk) meets not always
         // the same one.
-        ways.reverse();
+        order.reverse();
     }
     world.delete();
-    report(&costs);
+    comparison::report(&costs);
 }
 
 /// What is drained: the events of a telemetry topic, and for the daemons the zones.
@@ -273,10 +277,10 @@ impl World {
         }
     }
 
-    /// What an event costs, all drained once this way.
-    fn drain(&self, way: &str, round: usize) -> Cost {
+    /// What an event costs, all drained once this way, at this place of the round.
+    fn drain(&self, way: &str, round: usize, place: usize) -> Cost {
         let (bootstrap, admin, events) = (&self.bootstrap, &self.admin, self.events);
-        let to = format!("bench-{way}-{}-{round}", self.run);
+        let to = format!("bench-{way}-{}-{round}-{place}", self.run);
         topics::create(admin, &to, 8, &[]);
         let zones = self.zones_of(way, round);
         let job = Job {
@@ -306,241 +310,4 @@ impl World {
             topics::delete(&self.admin, topic);
         }
     }
-}
-
-/// A row of the table: one way beside another, round by round.
-struct Comparison {
-    what: &'static str,
-    ours: &'static str,
-    baseline: &'static str,
-    ratio: Ratio,
-    target: Target,
-}
-
-/// Of what an event costs in one round: ours, then the baseline's.
-type Ratio = fn(&Cost, &Cost) -> f64;
-
-fn by_round(ours: &[Cost], baseline: &[Cost], ratio: Ratio) -> impl Iterator<Item = f64> {
-    let rounds = ours.iter().zip(baseline);
-    rounds.map(move |(ours, baseline)| ratio(ours, baseline))
-}
-
-const FASTER: Ratio = |ours, baseline| baseline.wall / ours.wall;
-const DEARER: Ratio = |ours, baseline| ours.cpu / baseline.cpu;
-const CHEAPER: Ratio = |ours, baseline| baseline.cpu / ours.cpu;
-
-impl Comparison {
-    fn report(&self, costs: &Costs) {
-        let (Some(ours), Some(baseline)) = (costs.get(self.ours), costs.get(self.baseline)) else {
-            return;
-        };
-        Row {
-            what: self.what,
-            ours: middle(ours),
-            baseline: middle(baseline),
-            value: Spread::new(by_round(ours, baseline, self.ratio)),
-            target: self.target,
-        }
-        .report();
-    }
-}
-
-fn report(costs: &Costs) {
-    let rows = [
-        Comparison {
-            what: "throughput: enriched, 10 k zones ÷ pass-through",
-            ours: ENRICHED,
-            baseline: PASS_THROUGH,
-            ratio: FASTER,
-            target: Target::AtLeast(0.70, 0.92),
-        },
-        Comparison {
-            what: "CPU per event: enriched ÷ pass-through",
-            ours: ENRICHED,
-            baseline: PASS_THROUGH,
-            ratio: DEARER,
-            target: Target::AtMost(1.6, 1.25),
-        },
-        // DESIGN 12 does not say whether the plain build adds the headers that ours adds. Where it does not, it has less to build,
-        // to pack and to send: so all three readings stand here, each with the same target.
-        Comparison {
-            what: "CPU per event: plain build ÷ ours, 10 k zones, both with headers",
-            ours: ENRICHED,
-            baseline: PLAIN_WITH_HEADERS,
-            ratio: CHEAPER,
-            target: Target::AtLeast(4.0, 6.0),
-        },
-        Comparison {
-            what: "CPU per event: plain build ÷ ours, 10 k zones, both without headers",
-            ours: WITHOUT_HEADERS,
-            baseline: PLAIN,
-            ratio: CHEAPER,
-            target: Target::AtLeast(4.0, 6.0),
-        },
-        Comparison {
-            what: "CPU per event: plain build without headers ÷ ours with them",
-            ours: ENRICHED,
-            baseline: PLAIN,
-            ratio: CHEAPER,
-            target: Target::AtLeast(4.0, 6.0),
-        },
-        Comparison {
-            what: "throughput: ours ÷ plain build, 10 k zones, both with headers",
-            ours: ENRICHED,
-            baseline: PLAIN_WITH_HEADERS,
-            ratio: FASTER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "CPU per event: matching at event time ÷ `latest`",
-            ours: ENRICHED,
-            baseline: LATEST,
-            ratio: DEARER,
-            target: Target::AtMost(1.15, 1.03),
-        },
-        Comparison {
-            what: "CPU per event: with `ringfence-*` headers ÷ without",
-            ours: ENRICHED,
-            baseline: WITHOUT_HEADERS,
-            ratio: DEARER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "CPU per event: with one `ringfence` header ÷ without",
-            ours: ONE_HEADER,
-            baseline: WITHOUT_HEADERS,
-            ratio: DEARER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "CPU per event: with one `ringfence` header ÷ with `ringfence-*` headers",
-            ours: ONE_HEADER,
-            baseline: ENRICHED,
-            ratio: DEARER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "CPU per event: enriched with one header ÷ pass-through",
-            ours: ONE_HEADER,
-            baseline: PASS_THROUGH,
-            ratio: DEARER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "throughput: enriched ÷ pass-through, both without compression",
-            ours: UNCOMPRESSED,
-            baseline: PASS_THROUGH_UNCOMPRESSED,
-            ratio: FASTER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "CPU per event: enriched ÷ pass-through, both without compression",
-            ours: UNCOMPRESSED,
-            baseline: PASS_THROUGH_UNCOMPRESSED,
-            ratio: DEARER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "throughput: enriched without compression ÷ with lz4",
-            ours: UNCOMPRESSED,
-            baseline: ENRICHED,
-            ratio: FASTER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "throughput: exactly once ÷ at least once, 100 ms",
-            ours: EXACTLY_ONCE,
-            baseline: ENRICHED,
-            ratio: FASTER,
-            target: Target::AtLeast(0.70, 0.95),
-        },
-        Comparison {
-            what: "CPU per event: the whole daemon, 100 zone changes/s ÷ none",
-            ours: DAEMON_CHANGING,
-            baseline: DAEMON,
-            ratio: DEARER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "throughput: the whole daemon, 100 zone changes/s ÷ none",
-            ours: DAEMON_CHANGING,
-            baseline: DAEMON,
-            ratio: FASTER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "throughput: the whole daemon ÷ pass-through, both beside 100 zone changes/s",
-            ours: DAEMON_CHANGING,
-            baseline: PASS_THROUGH_CHANGING,
-            ratio: FASTER,
-            target: Target::AtLeast(0.70, 0.92),
-        },
-        Comparison {
-            what: "CPU per event: the whole daemon ÷ pass-through, both beside 100 zone changes/s",
-            ours: DAEMON_CHANGING,
-            baseline: PASS_THROUGH_CHANGING,
-            ratio: DEARER,
-            target: Target::AtMost(1.6, 1.25),
-        },
-        Comparison {
-            what: "throughput: the whole daemon, 100 zone changes/s ÷ pass-through, none",
-            ours: DAEMON_CHANGING,
-            baseline: PASS_THROUGH,
-            ratio: FASTER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "throughput: the whole daemon, no change ÷ pass-through",
-            ours: DAEMON,
-            baseline: PASS_THROUGH,
-            ratio: FASTER,
-            target: Target::None,
-        },
-        Comparison {
-            what: "CPU per event: the whole daemon, each zone changed after the events ÷ none",
-            ours: DAEMON_REPLAYING,
-            baseline: DAEMON,
-            ratio: DEARER,
-            target: Target::None,
-        },
-    ];
-    for row in rows {
-        row.report(costs);
-    }
-    report_kept(costs);
-}
-
-/// How much of its ratio to pass-through the daemon keeps when zones change, and pass-through stands beside the same changes.
-/// *Kept* is what DESIGN 12 calls so of lookups: nine tenths.
-fn report_kept(costs: &Costs) {
-    let of = |way| costs.get(way).map(Vec::as_slice).unwrap_or_default();
-    let ratios = |ours, baseline| by_round(of(ours), of(baseline), FASTER);
-    let changing = || ratios(DAEMON_CHANGING, PASS_THROUGH_CHANGING);
-    let quiet = || ratios(DAEMON, PASS_THROUGH);
-    let rounds: Vec<(f64, f64)> = changing().zip(quiet()).collect();
-    if rounds.is_empty() {
-        return;
-    }
-    Row {
-        what: "throughput: the whole daemon's ratio to pass-through, 100 zone changes/s ÷ none",
-        ours: measure::figure(Spread::new(changing()).median),
-        baseline: measure::figure(Spread::new(quiet()).median),
-        value: Spread::new(rounds.iter().map(|(changing, quiet)| changing / quiet)),
-        target: Target::AtLeast(0.9, 1.0),
-    }
-    .report();
-}
-
-/// The median event, as it stands in the table.
-fn middle(costs: &[Cost]) -> String {
-    let of = |part: fn(&Cost) -> f64| Spread::new(costs.iter().map(part)).median;
-    let cost = Cost {
-        wall: of(|cost| cost.wall),
-        cpu: of(|cost| cost.cpu),
-    };
-    format!(
-        "{} ({:.0} k/s)",
-        measure::shown(cost),
-        1.0 / cost.wall / 1_000.0
-    )
 }
