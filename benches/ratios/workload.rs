@@ -26,6 +26,9 @@ struct World {
     start: usize,
 }
 
+/// The end of the year 9999, in ms: an instant that an event's time may be.
+const START_MAX: usize = 253_402_300_799_999;
+
 /// A layer of zones: the number of its first one, and its side.
 struct Layer {
     first: usize,
@@ -59,8 +62,20 @@ impl World {
             };
             *number = value.parse().map_err(|_| wrong())?;
         }
-        if world.overlap == 0 || world.events_per_second == 0 || world.vertices < 4 {
-            return Err("overlap=0, events_per_second=0 or vertices=0…3".to_owned());
+        // A workload that is another one than was asked for would be measured under its name.
+        for (is_wrong, what) in [
+            (world.zones == 0, "zones=0"),
+            (world.overlap == 0, "overlap=0"),
+            (world.events_per_second == 0, "events_per_second=0"),
+            (
+                world.vertices < 4 || !world.vertices.is_multiple_of(4),
+                "vertices: a multiple of 4, as each side has as many",
+            ),
+            (world.start > START_MAX, "start: after the year 9999"),
+        ] {
+            if is_wrong {
+                return Err(what.to_owned());
+            }
         }
         Ok(world)
     }
