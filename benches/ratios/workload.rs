@@ -28,6 +28,10 @@ struct World {
 
 /// The end of the year 9999, in ms: an instant that an event's time may be.
 const START_MAX: usize = 253_402_300_799_999;
+/// More is a slip of the keyboard, and would fill the disk.
+const ZONES_MAX: usize = 10_000_000;
+const OVERLAP_MAX: usize = 100;
+const LINES_MAX: usize = 1_000_000_000;
 
 /// A layer of zones: the number of its first one, and its side.
 struct Layer {
@@ -60,7 +64,9 @@ impl World {
                 "start" => &mut world.start,
                 _ => return Err(wrong()),
             };
-            *number = value.parse().map_err(|_| wrong())?;
+            *number = value
+                .parse()
+                .map_err(|_| format!("`{argument}`: not a whole number"))?;
         }
         // A workload that is another one than was asked for would be measured under its name.
         for (is_wrong, what) in [
@@ -72,12 +78,31 @@ impl World {
                 "vertices: a multiple of 4, as each side has as many",
             ),
             (world.start > START_MAX, "start: after the year 9999"),
+            // So many alone may be too many for the sum.
+            (
+                world.overlap > OVERLAP_MAX || world.zones > ZONES_MAX,
+                "zones: more than 10,000,000, or overlap: more than 100",
+            ),
+            (
+                world.events > LINES_MAX || world.changes() > LINES_MAX as f64,
+                "more than 1,000,000,000 events or changes",
+            ),
         ] {
             if is_wrong {
                 return Err(what.to_owned());
             }
         }
         Ok(world)
+    }
+
+    /// For how long there are events.
+    fn seconds(&self) -> f64 {
+        self.events as f64 / self.events_per_second as f64
+    }
+
+    /// How many changes there are to be in that time.
+    fn changes(&self) -> f64 {
+        self.seconds() * self.changes_per_second as f64
     }
 
     /// As many layers as zones overlap, each of one cell a side more than the one before: no two borders are the same.
@@ -99,9 +124,26 @@ impl World {
     }
 }
 
-/// A zone of a layer, where the cell `ahead` of its own is.
-fn zone(layer: &Layer, place: usize, ahead: usize, per_edge: usize, out: &mut String) {
-    let cell = (place + ahead) % (layer.side * layer.side);
+impl Layer {
+    /// Of neighbours, each zone in one at most.
+    fn pairs(&self) -> usize {
+        self.side * self.side / 2
+    }
+}
+
+/// Of a pair of all layers' the first zone or the second: its layer, its place in it, and its neighbour's.
+fn pair(layers: &[Layer], mut number: usize, which: usize) -> (&Layer, usize, usize) {
+    for layer in layers {
+        if number < layer.pairs() {
+            return (layer, 2 * number + which, 2 * number + 1 - which);
+        }
+        number -= layer.pairs();
+    }
+    unreachable!("a number of a pair is below the count of pairs");
+}
+
+/// A zone of a layer, in this cell of it.
+fn zone(layer: &Layer, place: usize, cell: usize, per_edge: usize, out: &mut String) {
     let ring = support::cell(layer.side, cell, per_edge);
     support::feature_of(layer.first + place, &ring, out);
 }
@@ -116,6 +158,9 @@ fn create(folder: &Path, name: &str) -> io::Result<BufWriter<File>> {
 /// What was wrong with the arguments, or with the files.
 pub(crate) fn write(arguments: &[String]) -> Result<(), String> {
     let (folder, numbers) = arguments.split_first().ok_or("a folder is missing")?;
+    if folder.contains('=') {
+        return Err(format!("a folder is missing before `{folder}`"));
+    }
     let world = World::new(numbers)?;
     let folder = Path::new(folder);
     write_files(folder, &world).map_err(|error| format!("{}: {error}", folder.display()))
@@ -128,30 +173,29 @@ fn write_files(folder: &Path, world: &World) -> io::Result<()> {
     let mut zones = create(folder, "zones.ndjson")?;
     for layer in &layers {
         for place in 0..layer.side * layer.side {
-            zone(layer, place, 0, per_edge, &mut line);
+            zone(layer, place, place, per_edge, &mut line);
             writeln!(zones, "{line}")?;
         }
     }
     zones.flush()?;
-    let seconds = world.events as f64 / world.events_per_second as f64;
-    let count = (seconds * world.changes_per_second as f64) as usize;
+    let count = world.changes() as usize / 2 * 2;
     let all: usize = layers.iter().map(|layer| layer.side * layer.side).sum();
+    let pairs: usize = layers.iter().map(Layer::pairs).sum();
     let mut changes = create(folder, "changes.ndjson")?;
     for number in 0..count {
-        // All over the world; each time a zone is met again, it goes to and fro.
-        let changed = number * 7_919 % all;
-        let layer = layers
-            .iter()
-            .rfind(|layer| layer.first <= changed)
-            .expect("the first layer begins at 0");
-        let ahead = (number / all + 1) % 2;
-        zone(layer, changed - layer.first, ahead, per_edge, &mut line);
-        let time = world.start + number * 1_000 / world.changes_per_second;
+        // All over the world; each time a pair is met again, it changes back.
+        let swap = number / 2;
+        let (layer, place, neighbour) = pair(&layers, swap * 7_919 % pairs, number % 2);
+        let is_away = (swap / pairs).is_multiple_of(2);
+        let cell = if is_away { neighbour } else { place };
+        zone(layer, place, cell, per_edge, &mut line);
+        // Both at one instant: at none are there more zones over a place, or fewer.
+        let time = world.start + swap * 2_000 / world.changes_per_second;
         let record = json!({
             "partition": 0,
             "offset": number,
             "timestamp": time,
-            "key": support::zone_id(changed),
+            "key": support::zone_id(layer.first + place),
             "value": line,
         });
         writeln!(changes, "{record}")?;
@@ -166,9 +210,15 @@ fn write_files(folder: &Path, world: &World) -> io::Result<()> {
     }
     events.flush()?;
     measure::say(&format!(
-        "{}: {all} zones, {count} changes and {} events in {seconds} s",
+        "{}: {all} zones, {count} changes and {} events in {} s",
         folder.display(),
-        world.events
+        world.events,
+        world.seconds()
     ));
+    if count == 0 && world.changes_per_second > 0 {
+        measure::say(
+            "no zone changes: at this rate of changes and of events, more events are needed",
+        );
+    }
     Ok(())
 }
