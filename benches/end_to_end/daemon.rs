@@ -92,8 +92,7 @@ pub(crate) fn drain(job: &Job) -> Cost {
     cost
 }
 
-/// Changes of a tessellation, one after the other: two neighbours change places at a time, so that it stays one; once all have,
-/// they go back. Places are swapped all over the world in turn.
+/// Changes of a tessellation, one after the other: [`support::swapped`].
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct Changes(usize);
 
@@ -102,11 +101,7 @@ impl Iterator for Changes {
     type Item = (String, String);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Self(made) = *self;
-        let pair = made / 2 * 7_919 % (SIDE * SIDE / 2);
-        let number = 2 * pair + made % 2;
-        let have_moved = made / (SIDE * SIDE) % 2 == 1;
-        let place = if have_moved { number } else { number ^ 1 };
+        let (number, place) = support::swapped(self.0, SIDE * SIDE);
         self.0 += 1;
         Some(zone(SIDE, number, place))
     }

@@ -59,9 +59,7 @@ impl World {
         let zones = side * side;
         let changes = (0..200_000.min(zones * 2))
             .map(|n| {
-                let first = n / 2 * 7_919 % (zones / 2) * 2;
-                let number = first + n % 2;
-                let place = if n < zones { number ^ 1 } else { number };
+                let (number, place) = support::swapped(n, zones);
                 let ring = support::cell(side, place, PER_EDGE);
                 support::upsert(number, ring, (zones + n) as i64)
             })

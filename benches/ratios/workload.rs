@@ -78,7 +78,6 @@ impl World {
                 "vertices: a multiple of 4, as each side has as many",
             ),
             (world.start > START_MAX, "start: after the year 9999"),
-            // So many alone may be too many for the sum.
             (
                 world.overlap > OVERLAP_MAX || world.zones > ZONES_MAX,
                 "zones: more than 10,000,000, or overlap: more than 100",
@@ -113,7 +112,7 @@ impl World {
             .take(self.overlap)
             .map(|side| {
                 let layer = Layer { first, side };
-                first += side * side;
+                first += layer.zones();
                 layer
             })
             .collect()
@@ -125,21 +124,26 @@ impl World {
 }
 
 impl Layer {
-    /// Of neighbours, each zone in one at most.
-    fn pairs(&self) -> usize {
-        self.side * self.side / 2
+    fn zones(&self) -> usize {
+        self.side * self.side
+    }
+
+    /// Those that have a neighbour to change places with: all but the last one of an odd number.
+    fn movable(&self) -> usize {
+        self.zones() / 2 * 2
     }
 }
 
-/// Of a pair of all layers' the first zone or the second: its layer, its place in it, and its neighbour's.
-fn pair(layers: &[Layer], mut number: usize, which: usize) -> (&Layer, usize, usize) {
+/// The layer that this one of all layers' movable zones is in, and how many are in the layers before it.
+fn layer_of(layers: &[Layer], number: usize) -> (&Layer, usize) {
+    let mut before = 0;
     for layer in layers {
-        if number < layer.pairs() {
-            return (layer, 2 * number + which, 2 * number + 1 - which);
+        if number < before + layer.movable() {
+            return (layer, before);
         }
-        number -= layer.pairs();
+        before += layer.movable();
     }
-    unreachable!("a number of a pair is below the count of pairs");
+    unreachable!("the layers have as many movable zones");
 }
 
 /// A zone of a layer, in this cell of it.
@@ -172,25 +176,23 @@ fn write_files(folder: &Path, world: &World) -> io::Result<()> {
     let mut line = String::new();
     let mut zones = create(folder, "zones.ndjson")?;
     for layer in &layers {
-        for place in 0..layer.side * layer.side {
+        for place in 0..layer.zones() {
             zone(layer, place, place, per_edge, &mut line);
             writeln!(zones, "{line}")?;
         }
     }
     zones.flush()?;
     let count = world.changes() as usize / 2 * 2;
-    let all: usize = layers.iter().map(|layer| layer.side * layer.side).sum();
-    let pairs: usize = layers.iter().map(Layer::pairs).sum();
+    let all: usize = layers.iter().map(Layer::zones).sum();
+    let movable: usize = layers.iter().map(Layer::movable).sum();
     let mut changes = create(folder, "changes.ndjson")?;
     for number in 0..count {
-        // All over the world; each time a pair is met again, it changes back.
-        let swap = number / 2;
-        let (layer, place, neighbour) = pair(&layers, swap * 7_919 % pairs, number % 2);
-        let is_away = (swap / pairs).is_multiple_of(2);
-        let cell = if is_away { neighbour } else { place };
+        let (changed, to) = support::swapped(number, movable);
+        let (layer, before) = layer_of(&layers, changed);
+        let (place, cell) = (changed - before, to - before);
         zone(layer, place, cell, per_edge, &mut line);
         // Both at one instant: at none are there more zones over a place, or fewer.
-        let time = world.start + swap * 2_000 / world.changes_per_second;
+        let time = world.start + number / 2 * 2_000 / world.changes_per_second;
         let record = json!({
             "partition": 0,
             "offset": number,

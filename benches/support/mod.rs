@@ -147,6 +147,16 @@ pub fn tessellation_from(first: usize, side: usize, per_edge: usize) -> Vec<Stag
         .collect()
 }
 
+/// The change `made` (from 0 on) of a tessellation of so many zones: which zone, and the cell that it is in from then on. Two
+/// neighbours change places at a time, so that it stays a tessellation; all over the world in turn, and once all have, they go
+/// back. The last one of an odd number stays.
+pub fn swapped(made: usize, zones: usize) -> (usize, usize) {
+    let pairs = zones / 2;
+    let number = made / 2 * 7_919 % pairs * 2 + made % 2;
+    let have_moved = made / 2 / pairs % 2 == 1;
+    (number, if have_moved { number } else { number ^ 1 })
+}
+
 /// Zone `number` of that tessellation as a record's value, its coordinates with seven decimals.
 pub fn feature(number: usize, side: usize, per_edge: usize, out: &mut String) {
     feature_of(number, &cell(side, number, per_edge), out);

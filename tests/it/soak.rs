@@ -35,7 +35,7 @@ const WARM: usize = 2;
 const CLIENTS: u64 = 64 * MIB;
 /// The allocator gives back at once what is freed: as it comes it keeps it for a second, which at full speed is 30 to 60 MiB more,
 /// by how busy the machine is, and says nothing of what the program holds.
-const ENVIRONMENT: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
+const GIVE_BACK_AT_ONCE: &str = "MIMALLOC_PURGE_DELAY";
 
 /// The bounds of the daemon, small ones.
 const BOUNDS: [(&str, u64); 12] = [
@@ -169,7 +169,7 @@ impl Soak {
             proxy.port()
         ));
         let values: Vec<_> = values.iter().map(String::as_str).collect();
-        let mut daemon = stage.daemon_in("soak", &values, &[ENVIRONMENT]);
+        let mut daemon = stage.daemon_in("soak", &values, &[(GIVE_BACK_AT_ONCE, "0".into())]);
         daemon.wait_ready();
         let resident = Resident::of(&daemon.pid().to_string());
         let idle = resident.now();

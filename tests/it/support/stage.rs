@@ -155,13 +155,9 @@ impl Stage {
         &self,
         name: &str,
         values: &[&str],
-        environment: &[(&str, &str)],
+        environment: &[(&str, PathBuf)],
     ) -> Daemon {
-        let environment: Vec<_> = environment
-            .iter()
-            .map(|(name, value)| (*name, value.into()))
-            .collect();
-        Daemon::start_in(&self.config, self.path(), name, values, &environment)
+        Daemon::start_in(&self.config, self.path(), name, values, environment)
     }
 
     /// Starts a command beside the test, with a report as JSON.
